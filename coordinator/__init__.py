@@ -1,0 +1,1 @@
+"""Tracking, history, checkpoints, dashboard. Computes no gradients, knows nothing of peers' code."""

@@ -1,0 +1,1 @@
+"""From raw Russian text to masked batches. Knows nothing of networks of peers."""

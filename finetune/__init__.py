@@ -1,0 +1,1 @@
+"""Downstream tasks for our model and for any Hugging Face encoder."""

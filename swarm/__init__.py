@@ -1,0 +1,1 @@
+"""What every participant of a run must agree on: spec, records, admission, bundle, DHT."""
