@@ -1,0 +1,81 @@
+// Loss (training and held-out) and samples per second, on the time axis of the peers' chart.
+
+import { color } from "./dom.js";
+import { fixed, rate } from "./format.js";
+import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
+
+class LineChart {
+  constructor(element, { onZoom }) {
+    this.element = element;
+    this.onZoom = onZoom;
+    this.data = null;
+    followSize(element, () => this.plot);
+    this.build();
+  }
+
+  build() {
+    this.plot?.destroy();
+    const options = baseOptions(this.element, { onZoom: this.onZoom });
+    this.plot = new uPlot(
+      {
+        ...options,
+        scales: { x: { time: true, range: () => this.window ?? [0, 1] }, y: { range: this.range } },
+        axes: [timeAxis(), valueAxis(this.format)],
+        series: [{}, ...this.series()],
+      },
+      this.data ?? [[], ...this.series().map(() => [])],
+      this.element,
+    );
+  }
+
+  show(data, window) {
+    this.data = data;
+    this.window = window;
+    this.plot.setData(data);
+  }
+}
+
+export class LossChart extends LineChart {
+  format = (value) => fixed(value, 2);
+
+  range(u, low, high) {
+    if (low === null) return [0, 1];
+    const pad = Math.max(0.05, (high - low) * 0.12);
+    return [low - pad, high + pad];
+  }
+
+  series() {
+    return [
+      { stroke: color("loss"), width: 1.5, points: { show: false }, spanGaps: true },
+      {
+        stroke: color("heldout"),
+        width: 1.25,
+        dash: [4, 4],
+        spanGaps: true,
+        points: { show: true, size: 6, fill: color("heldout"), stroke: color("card"), width: 1 },
+      },
+    ];
+  }
+}
+
+export class SpeedChart extends LineChart {
+  format = rate;
+
+  range(u, low, high) {
+    return [0, (high || 1) * 1.1];
+  }
+
+  series() {
+    return [{ stroke: color("speed"), fill: `color-mix(in srgb, ${color("speed")} 14%, transparent)`, width: 1.25, points: { show: false } }];
+  }
+}
+
+// Steps and checkpoints come at different moments: one axis for both, null where a series has no value.
+export function lossData(steps, checkpoints, [start, end]) {
+  const inside = checkpoints.filter((c) => c.t >= start && c.t <= end && c.heldout_loss !== null);
+  const merged = [
+    ...steps.t.map((time, i) => [time, steps.loss[i], null]),
+    ...inside.map((c) => [c.t, null, c.heldout_loss]),
+  ].sort((a, b) => a[0] - b[0]);
+  return [merged.map((row) => row[0]), merged.map((row) => row[1]), merged.map((row) => row[2])];
+}

@@ -1,0 +1,188 @@
+// The number of peers over time: stepped areas, one a state, stacked; with marks for what happened.
+
+import { $, color, h, swatch } from "./dom.js";
+import { clock, day, integer } from "./format.js";
+import { t } from "./i18n.js";
+import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
+
+// From the bottom up: those who work first, so that they have a level base.
+export const STACK = ["training", "averaging", "syncing", "joining", "leaving", "stalled", "lost"];
+const MARKS = ["joined", "left", "lost", "checkpoint"];
+
+export class PeersChart {
+  constructor(element, { onZoom, onCursor }) {
+    this.element = element;
+    this.onZoom = onZoom;
+    this.onCursor = onCursor;
+    this.counts = null;
+    this.marks = [];
+    this.tip = h("div", { class: "tip", hidden: true });
+    followSize(element, () => this.plot);
+    this.build();
+  }
+
+  build() {
+    this.plot?.destroy();
+    const options = baseOptions(this.element, { onZoom: this.onZoom, padTop: 20 });
+    const stepped = uPlot.paths.stepped({ align: 1 });
+    const area = (state) => ({ fill: color(state), stroke: color(state), width: 0, paths: stepped, points: { show: false } });
+    this.plot = new uPlot(
+      {
+        ...options,
+        scales: { x: { time: true, range: () => this.window ?? [0, 1] }, y: { range: (u, low, high) => [0, nice(high)] } },
+        axes: [timeAxis(), valueAxis(integer)],
+        series: [{}, ...STACK.map(area), { stroke: color("ink-2"), width: 1, paths: stepped, points: { show: false } }],
+        bands: STACK.slice(1).map((_, i) => ({ series: [i + 2, i + 1] })),
+        hooks: {
+          ...options.hooks,
+          draw: [(u) => this.drawMarks(u)],
+          setCursor: [(u) => this.showTip(u)],
+        },
+      },
+      [[], ...STACK.map(() => []), []],
+      this.element,
+    );
+    this.plot.over.append(this.tip);
+    this.plot.over.addEventListener("mouseleave", () => (this.tip.hidden = true));
+    if (this.counts) this.show(this.counts, this.marks, this.window);
+  }
+
+  show(counts, marks, window) {
+    this.counts = counts;
+    this.marks = marks;
+    this.window = window;
+    this.plot.setData(stacked(counts, window[1]));
+  }
+
+  drawMarks(u) {
+    const { ctx } = u;
+    const ratio = devicePixelRatio;
+    const top = u.bbox.top - 11 * ratio;
+    ctx.save();
+    for (const mark of this.marks) {
+      const row = MARKS.indexOf(mark.kind);
+      if (row < 0 || mark.t < this.window[0] || mark.t > this.window[1]) continue;
+      const x = Math.round(u.valToPos(mark.t, "x", true));
+      drawMark(ctx, mark, x, top, u.bbox, ratio);
+    }
+    ctx.restore();
+  }
+
+  showTip(u) {
+    const { left, idx } = u.cursor;
+    const t0 = left >= 0 ? u.posToVal(left, "x") : null;
+    this.onCursor?.(t0);
+    if (t0 === null || idx === null || !this.counts?.t.length || !u.over.matches(":hover")) {
+      this.tip.hidden = true;
+      return;
+    }
+    const i = Math.min(previousIndex(this.counts.t, t0), this.counts.t.length - 1);
+    if (i < 0 || this.counts.training[i] === null) {
+      this.tip.hidden = true;
+      return;
+    }
+    this.tip.replaceChildren(...this.tipRows(i, u));
+    this.tip.hidden = false;
+    const right = left > u.over.clientWidth / 2;
+    this.tip.style.left = right ? "" : `${left + 14}px`;
+    this.tip.style.right = right ? `${u.over.clientWidth - left + 14}px` : "";
+    this.tip.style.top = "6px";
+  }
+
+  tipRows(i, u) {
+    const { counts } = this;
+    const rows = [h("div", { class: "when" }, `${day(counts.t[i])}, ${clock(counts.t[i], counts.bucket < 60)}`)];
+    for (const state of [...STACK].reverse()) {
+      const value = counts[state][i];
+      if (value >= 0.05) rows.push(h("div", { class: "row" }, swatch(color(state)), t(state), h("b", {}, about(value))));
+    }
+    const [low, high] = [counts.online_min[i], counts.online_max[i]];
+    const range = low === high ? integer(low) : `${integer(low)}–${integer(high)}`;
+    rows.push(h("div", { class: "row" }, t("total"), h("b", {}, range)));
+    const near = (u.posToVal(6, "x") - u.posToVal(0, "x")) || 1;
+    const at = u.posToVal(u.cursor.left, "x");
+    for (const kind of MARKS) {
+      const n = this.marks.filter((m) => m.kind === kind && Math.abs(m.t - at) <= near).reduce((sum, m) => sum + m.n, 0);
+      if (n) rows.push(h("div", { class: "row mark-row" }, t(`mark_${kind}`), h("b", {}, integer(n))));
+    }
+    return rows;
+  }
+}
+
+function about(value) {
+  return Number.isInteger(value) || value >= 10 ? integer(Math.round(value)) : value.toFixed(1);
+}
+
+function nice(high) {
+  if (!high || high < 4) return 4;
+  const step = 10 ** Math.floor(Math.log10(high)) / 2;
+  return Math.ceil((high * 1.04) / step) * step;
+}
+
+export function previousIndex(times, time) {
+  let low = 0;
+  let high = times.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (times[middle] <= time) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+// Columns of counts to cumulative series; the newest value lasts until the right edge.
+function stacked(counts, end) {
+  const times = [...counts.t];
+  const layers = STACK.map((state) => [...counts[state]]);
+  const last = times.length - 1;
+  if (last >= 0 && end > times[last] && end - times[last] < 3 * counts.bucket + 10) {
+    times.push(end);
+    for (const layer of layers) layer.push(layer[last]);
+  }
+  for (let k = 1; k < layers.length; k += 1) {
+    layers[k] = layers[k].map((value, i) => (value === null ? null : value + layers[k - 1][i]));
+  }
+  const withoutLost = layers[STACK.length - 2];
+  return [times, ...layers, withoutLost];
+}
+
+function drawMark(ctx, mark, x, y, box, ratio) {
+  const size = (mark.n > 1 ? 4.4 : 3.6) * ratio;
+  if (mark.kind === "checkpoint") {
+    ctx.strokeStyle = color("ink-3");
+    ctx.globalAlpha = 0.45;
+    ctx.lineWidth = ratio;
+    ctx.setLineDash([2 * ratio, 3 * ratio]);
+    line(ctx, x, y, x, box.top + box.height);
+    ctx.setLineDash([]);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = color("ink");
+    polygon(ctx, [x, y - size, x + size, y, x, y + size, x - size, y]);
+  } else if (mark.kind === "joined") {
+    ctx.fillStyle = color("training");
+    polygon(ctx, [x - size, y + size, x, y - size, x + size, y + size]);
+  } else if (mark.kind === "left") {
+    ctx.fillStyle = color("leaving");
+    polygon(ctx, [x - size, y - size, x, y + size, x + size, y - size]);
+  } else {
+    ctx.strokeStyle = color("lost");
+    ctx.lineWidth = 1.8 * ratio;
+    line(ctx, x - size, y - size, x + size, y + size);
+    line(ctx, x - size, y + size, x + size, y - size);
+  }
+}
+
+function polygon(ctx, points) {
+  ctx.beginPath();
+  ctx.moveTo(points[0], points[1]);
+  for (let i = 2; i < points.length; i += 2) ctx.lineTo(points[i], points[i + 1]);
+  ctx.closePath();
+  ctx.fill();
+}
+
+function line(ctx, x1, y1, x2, y2) {
+  ctx.beginPath();
+  ctx.moveTo(x1, y1);
+  ctx.lineTo(x2, y2);
+  ctx.stroke();
+}

@@ -1,0 +1,104 @@
+// The stretch of time that all charts show, and its data: loaded once, carried on by live statuses, and
+// loaded again from time to time so that averages and marks are those of the history.
+
+import { ask } from "./api.js";
+import { STACK } from "./peers_chart.js";
+import { countStates, serverNow, store } from "./store.js";
+
+const SPANS = { "5m": 300, "1h": 3600, "24h": 86400 };
+const RELOAD_EVERY = 20; // seconds
+
+const EMPTY_COUNTS = { bucket: 1, t: [], samples_per_second: [], online_min: [], online_max: [], ...Object.fromEntries(STACK.map((s) => [s, []])) };
+
+export class TimeWindow {
+  constructor(facts, changed) {
+    this.facts = facts;
+    this.changed = changed;
+    this.range = initialRange(facts);
+    this.counts = EMPTY_COUNTS;
+    this.marks = [];
+    this.steps = { t: [], loss: [] };
+    this.checkpoints = [];
+    this.edges = this.wanted();
+    this.loadedAt = 0;
+    this.asked = 0;
+  }
+
+  get live() {
+    return this.range !== "custom";
+  }
+
+  choose(range) {
+    this.range = range;
+    this.load();
+  }
+
+  zoom(start, end) {
+    if (end - start < 5) return;
+    this.range = "custom";
+    this.custom = [start, end];
+    this.load();
+  }
+
+  wanted() {
+    if (this.range === "custom") return this.custom;
+    const now = store.run ? serverNow() : (this.facts.newest ?? this.facts.now);
+    const first = this.facts.first ?? now - 60;
+    const start = this.range === "all" ? first : now - SPANS[this.range];
+    return [Math.min(start, now - 60), now];
+  }
+
+  async load() {
+    const turn = (this.asked += 1);
+    const [start, end] = this.wanted();
+    const span = { start, end: this.live ? undefined : end };
+    const [counts, marks, steps, checkpoints] = await Promise.all([
+      ask("counts", span),
+      ask("marks", span),
+      ask("steps", span),
+      ask("checkpoints"),
+    ]);
+    if (turn !== this.asked) return; // another range has been chosen meanwhile
+    Object.assign(this, { counts, marks, steps, checkpoints, edges: this.wanted(), loadedAt: Date.now() });
+    this.changed();
+  }
+
+  tick() {
+    if (!this.loadedAt) return;
+    this.facts.first ??= store.run.generated_at;
+    if (this.live) {
+      this.append();
+      this.edges = this.wanted();
+      if (Date.now() - this.loadedAt > RELOAD_EVERY * 1000) {
+        this.loadedAt = Date.now();
+        this.load();
+      }
+    }
+    this.changed();
+  }
+
+  append() {
+    const { counts } = this;
+    const { bucket } = counts;
+    const time = Math.floor(store.run.generated_at / bucket) * bucket;
+    const last = counts.t.length - 1;
+    if (last >= 0 && counts.t[last] > time) return;
+    const place = last >= 0 && counts.t[last] === time ? last : last + 1;
+    const now = countStates();
+    const online = Object.values(now).reduce((a, b) => a + b, 0) - now.lost;
+    counts.t[place] = time;
+    for (const state of STACK) counts[state][place] = now[state];
+    counts.samples_per_second[place] = store.run.samples_per_second;
+    counts.online_min[place] = Math.min(online, place === last ? counts.online_min[place] ?? online : online);
+    counts.online_max[place] = Math.max(online, place === last ? counts.online_max[place] ?? online : online);
+  }
+}
+
+// The smallest range that shows the whole of a young run; an hour of an old one.
+function initialRange(facts) {
+  const asked = new URLSearchParams(location.search).get("range");
+  if (asked && (asked in SPANS || asked === "all")) return asked;
+  if (facts.replay) return "all";
+  const age = (facts.newest ?? 0) - (facts.first ?? 0);
+  return age < 300 ? "5m" : age < 3600 ? "1h" : age < 86400 ? "24h" : "all";
+}
