@@ -32,6 +32,13 @@ class RunFacts(BaseModel):
     states: list[str]
 
 
+class Contributors(BaseModel):
+    """Samples of everybody, and the peers who gave most of them."""
+
+    samples: int
+    peers: list[dict[str, Any]]
+
+
 class Span(BaseModel):
     """A stretch of time, resolved."""
 
@@ -101,11 +108,11 @@ def create_api(
     def events(
         span: Stretch,
         limit: Limit = 100,
-        kind: Annotated[list[str] | None, Query()] = None,
+        about: Literal["peers", "run"] | None = None,
         before_id: int | None = None,
     ) -> list[dict]:
-        """Events in sentences, newest first; repeat `kind` to keep only some."""
-        return history.events(span.start, span.end, limit, kind or (), before_id)
+        """Events in sentences, newest first; `before_id` continues a listing."""
+        return history.events(span.start, span.end, limit, about, before_id)
 
     @router.get("/marks")
     def marks(span: Stretch, points: Points = 300) -> list[dict]:
@@ -120,15 +127,16 @@ def create_api(
         points: Points = 800,
         find: str = "",
     ) -> dict[str, Any]:
-        """Peers as rows, each with flat [start, seconds, index of state, …] stays."""
+        """Peers as rows, each with flat [seconds after start, seconds, index of state, …] stays."""
         return history.timeline(span.start, span.end, offset, limit, points, find)
 
     @router.get("/contributors")
-    def contributors(period: Literal["day", "run"] = "run", limit: Limit = 100) -> list[dict]:
+    def contributors(period: Literal["day", "run"] = "run", limit: Limit = 100) -> Contributors:
         """Peers by samples contributed, most first, over the run or the newest day (UTC)."""
         known = history.span()
         since = known[1] - known[1] % DAY if known and period == "day" else None
-        return history.contributors(since, limit)
+        samples, peers = history.contributors(since, limit)
+        return Contributors(samples=samples, peers=peers)
 
     if broadcaster is not None:
 

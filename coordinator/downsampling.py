@@ -15,6 +15,7 @@ BUCKETS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400,
 SILENCE = 15.0
 
 DAY = 86400.0
+LONGEST_CLUSTER = 4
 
 
 @dataclass(frozen=True)
@@ -74,24 +75,52 @@ class Interval:
 
 
 def coalesce(intervals: Iterable[Interval], resolution: float) -> list[Interval]:
-    """Merge stays shorter than `resolution` into the neighbour they touch; silence stays silence.
+    """Stays no shorter than about `resolution`: a cluster of shorter ones becomes its most frequent state.
+
+    Order and extent are kept; a silence longer than `resolution` stays a silence.
 
     >>> stays = [Interval(0, 90, 2), Interval(90, 93, 3), Interval(93, 200, 2)]
     >>> coalesce(stays, resolution=60)
     [Interval(started=0, ended=200, state=2)]
     """
     result: list[Interval] = []
+    cluster: list[Interval] = []
     for stay in intervals:
-        last = result[-1] if result else None
-        if last is None or stay.started - last.ended > resolution:
-            result.append(stay)
-            continue
-        short, last_short = stay.ended - stay.started < resolution, last.ended - last.started < resolution
-        if stay.state == last.state or (short and not last_short):
-            result[-1] = Interval(last.started, stay.ended, last.state)
-        elif last_short:
-            longer = stay if stay.ended - stay.started >= last.ended - last.started else last
-            result[-1] = Interval(last.started, stay.ended, longer.state)
+        if cluster and (
+            stay.started - cluster[-1].ended > resolution
+            or _length(stay) >= resolution
+            # alternating states for hours must not end as one
+            or stay.ended - cluster[0].started > LONGEST_CLUSTER * resolution
+        ):
+            _append(result, _dominant(cluster), resolution)
+            cluster = []
+        if _length(stay) >= resolution:
+            _append(result, stay, resolution)
         else:
-            result.append(stay)
+            cluster.append(stay)
+    if cluster:
+        _append(result, _dominant(cluster), resolution)
     return result
+
+
+def _length(stay: Interval) -> float:
+    return stay.ended - stay.started
+
+
+def _dominant(cluster: Sequence[Interval]) -> Interval:
+    seconds: dict[int, float] = {}
+    for stay in cluster:
+        seconds[stay.state] = seconds.get(stay.state, 0.0) + _length(stay)
+    return Interval(cluster[0].started, cluster[-1].ended, max(seconds, key=seconds.__getitem__))
+
+
+def _append(result: list[Interval], stay: Interval, resolution: float) -> None:
+    """Add `stay`; joined with the one before where they touch and are alike, or one is too short to show."""
+    last = result[-1] if result else None
+    if last is None or stay.started - last.ended > resolution:
+        result.append(stay)
+    elif stay.state == last.state or min(_length(stay), _length(last)) < resolution:
+        longer = max(last, stay, key=_length)
+        result[-1] = Interval(last.started, stay.ended, longer.state)
+    else:
+        result.append(stay)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from coordinator.status import PeerStatus, RunStatus
 
 WORKING = ("training", "averaging")
+PEER_KINDS = ("joined", "synced", "stalled", "recovered", "left", "lost", "returned")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from coordinator.events import Absence, Event, events_between
 from coordinator.history_peers import PeerBook, close_open_stays
 from coordinator.history_reader import HistoryReader
 from coordinator.history_schema import HistoryError, explained, open_writer
-from coordinator.status import PEER_STATES, RunStatus, count_by_state
+from coordinator.status import AWAY_STATES, PEER_STATES, RunStatus, count_by_state
 
 __all__ = ["History", "HistoryError"]
 
@@ -155,14 +155,15 @@ class History(HistoryReader):
 
     def _count(self, status: RunStatus, second: int) -> None:
         counts = count_by_state(status)
-        online = sum(counts.values()) - counts["lost"]
-        alive = [peer for peer in status.peers if peer.state != "lost"]
+        alive = [peer for peer in status.peers if peer.state not in AWAY_STATES]
         clients = sum(peer.client_mode for peer in alive)
         gpus = sum(peer.ranks for peer in alive if peer.device.startswith("cuda"))
         row = (*(counts[state] for state in PEER_STATES), clients, gpus, status.samples_per_second)
         newest = (status.samples_total, status.samples_accumulated, status.global_step)
         for tier in TIERS:
-            self._writer.execute(UPSERT_COUNTS, (tier, second - second % tier, *row, online, online, *newest))
+            self._writer.execute(
+                UPSERT_COUNTS, (tier, second - second % tier, *row, len(alive), len(alive), *newest)
+            )
 
     def _implied_events(self, status: RunStatus, now: float) -> Iterator[Event]:
         # Before the first status there was nothing: everything in it is news.

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coordinator.downsampling import (
     DAY,
@@ -21,6 +21,7 @@ from coordinator.downsampling import (
     coalesce,
     with_gaps,
 )
+from coordinator.events import PEER_KINDS
 from coordinator.history_schema import explained, open_reader
 from coordinator.status import PEER_STATES, RunStatus
 
@@ -120,12 +121,13 @@ class HistoryReader:
         start: float = 0.0,
         end: float | None = None,
         limit: int = 200,
-        kinds: Sequence[str] = (),
+        about: Literal["peers", "run"] | None = None,
         before_id: int | None = None,
     ) -> list[dict]:
-        """Newest events first; `before_id` continues a listing, `kinds` keeps only these."""
-        marks = ",".join("?" * len(kinds))
-        where = f"AND kind IN ({marks}) " if kinds else ""
+        """Newest events first; `before_id` continues, `about` keeps those of peers or of the run."""
+        marks = ", ".join("?" * len(PEER_KINDS))
+        where = {None: "", "peers": f"AND kind IN ({marks}) ", "run": f"AND kind NOT IN ({marks}) "}[about]
+        kinds = PEER_KINDS if about else ()
         with self._reading() as db:
             end, _ = self._until(db, end)
             rows = _records(
@@ -159,20 +161,22 @@ class HistoryReader:
         points: int = 800,
         find: str = "",
     ) -> dict[str, Any]:
-        """Rows of the timeline, oldest peer first: each with flat [start, seconds, state number, …] stays."""
+        """Rows of the timeline, oldest peer first; stays: flat [seconds after start, seconds, state, …]."""
         with self._reading() as db:
             end, _ = self._until(db, end)
             chosen, total = self._peers_between(db, start, end, offset, limit, find)
             resolution = (end - start) / points
             for peer in chosen:
                 peer["stays"] = _stays(db, peer.pop("peer_no"), start, end, resolution)
-        return {"states": PEER_STATES, "start": start, "end": end, "total": total, "peers": chosen}
+        scope = {"states": PEER_STATES, "start": start, "end": end}
+        return {**scope, "offset": offset, "total": total, "peers": chosen}
 
-    def contributors(self, since: float | None = None, limit: int = 100) -> list[dict]:
-        """Peers by samples, most first, over the run or the days (UTC) from `since` on."""
+    def contributors(self, since: float | None = None, limit: int = 100) -> tuple[int, list[dict]]:
+        """All samples, and the peers who gave most; over the run or the days (UTC) from `since` on."""
         day = int((since or 0.0) // DAY)
+        total = "SELECT COALESCE(sum(samples), 0) FROM contributions WHERE day >= ?"
         with self._reading() as db:
-            return _records(
+            return db.execute(total, (day,)).fetchone()[0], _records(
                 db,
                 "SELECT peer_id, name, device, hardware, sum(samples) AS samples FROM contributions "
                 "JOIN peers USING (peer_no) WHERE day >= ? GROUP BY peer_no ORDER BY samples DESC LIMIT ?",
@@ -224,9 +228,10 @@ def _stays(db: sqlite3.Connection, number: int, start: float, end: float, resolu
         (number, end, start),
     )
     stays = (Interval(max(began, start), min(ended or end, end), state) for began, ended, state in rows)
+    digits = None if resolution > 5 else 1
     flat: list[float] = []
     for stay in coalesce(stays, resolution):
-        flat += (round(stay.started, 1), round(stay.ended - stay.started, 1), stay.state)
+        flat += (round(stay.started - start, digits), round(stay.ended - stay.started, digits), stay.state)
     return flat
 
 

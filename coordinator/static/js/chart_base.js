@@ -3,20 +3,20 @@
 import { color } from "./dom.js";
 import { clock, day, rate } from "./format.js";
 
-export const AXIS_WIDTH = 54; // the timeline is drawn to the same left edge
+// The timeline is drawn to the same left edge and has names there.
+export const AXIS_WIDTH = innerWidth < 700 ? 56 : 84;
 export const RIGHT_PAD = 12;
 const sync = uPlot.sync("time");
 
 export function timeAxis(show = true) {
   return {
-    show,
     stroke: color("ink-3"),
     grid: { stroke: color("line-2"), width: 1 },
-    ticks: { stroke: color("line"), width: 1, size: 4 },
+    ticks: { show, stroke: color("line"), width: 1, size: 4 },
     font: "11px " + color("font"),
-    size: 28,
+    size: show ? 28 : 6,
     space: 86,
-    values: (u, splits, _axis, _space, increment) => splits.map((time) => axisLabel(time, increment)),
+    values: (u, splits, _axis, _space, increment) => splits.map((time) => show && axisLabel(time, increment)),
   };
 }
 

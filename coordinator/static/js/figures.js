@@ -34,7 +34,7 @@ function tile(title, value, detail, age, small = null, progress = null) {
 
 function peersTile(age) {
   const counts = countStates();
-  const alive = [...store.peers.values()].filter((peer) => peer.state !== "lost");
+  const alive = [...store.peers.values()].filter((peer) => peer.state !== "lost" && peer.state !== "leaving");
   const gpus = alive.reduce((sum, peer) => sum + (peer.device.startsWith("cuda") ? peer.ranks : 0), 0);
   const client = alive.filter((peer) => peer.client_mode).length;
   const detail = t("peers_detail", { training: counts.training + counts.averaging, client, gpus });

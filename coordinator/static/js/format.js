@@ -1,12 +1,12 @@
 // Numbers, durations and moments as people of the page's language write them.
 
-import { locale, t } from "./i18n.js";
+import { locale, numberLocale, t } from "./i18n.js";
 
 const cache = new Map();
 
 function numberFormat(options) {
-  const key = `n${locale()}${JSON.stringify(options)}`;
-  if (!cache.has(key)) cache.set(key, new Intl.NumberFormat(locale(), options));
+  const key = `n${numberLocale()}${JSON.stringify(options)}`;
+  if (!cache.has(key)) cache.set(key, new Intl.NumberFormat(numberLocale(), options));
   return cache.get(key);
 }
 

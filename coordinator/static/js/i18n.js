@@ -15,6 +15,10 @@ export function locale() {
   return language === "ru" ? "ru-RU" : "en-GB";
 }
 
+export function numberLocale() {
+  return language === "ru" ? "ru-RU" : "en-US"; // British compact notation writes 86m for millions
+}
+
 export function currentLanguage() {
   return language;
 }

@@ -1,7 +1,7 @@
 // Loss (training and held-out) and samples per second, on the time axis of the peers' chart.
 
 import { color } from "./dom.js";
-import { fixed, rate } from "./format.js";
+import { fixed, integer, rate } from "./format.js";
 import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
 
 class LineChart {
@@ -20,12 +20,16 @@ class LineChart {
       {
         ...options,
         scales: { x: { time: true, range: () => this.window ?? [0, 1] }, y: { range: this.range } },
-        axes: [timeAxis(), valueAxis(this.format)],
+        axes: [timeAxis(this.labelled), valueAxis(this.format)],
         series: [{}, ...this.series()],
       },
       this.data ?? [[], ...this.series().map(() => [])],
       this.element,
     );
+  }
+
+  get labelled() {
+    return true;
   }
 
   show(data, window) {
@@ -36,7 +40,13 @@ class LineChart {
 }
 
 export class LossChart extends LineChart {
-  format = (value) => fixed(value, 2);
+  get labelled() {
+    return false; // the chart below has the same axis
+  }
+
+  format(value) {
+    return fixed(value, value < 10 ? 2 : 1);
+  }
 
   range(u, low, high) {
     if (low === null) return [0, 1];
@@ -59,7 +69,9 @@ export class LossChart extends LineChart {
 }
 
 export class SpeedChart extends LineChart {
-  format = rate;
+  format(value) {
+    return rate(value);
+  }
 
   range(u, low, high) {
     return [0, (high || 1) * 1.1];
@@ -67,6 +79,25 @@ export class SpeedChart extends LineChart {
 
   series() {
     return [{ stroke: color("speed"), fill: `color-mix(in srgb, ${color("speed")} 14%, transparent)`, width: 1.25, points: { show: false } }];
+  }
+}
+
+// Size of the groups against the peers alive.
+export class RoundsChart extends LineChart {
+  format(value) {
+    return integer(value);
+  }
+
+  range(u, low, high) {
+    return [0, Math.max(2, (high || 1) * 1.1)];
+  }
+
+  series() {
+    const stepped = uPlot.paths.stepped({ align: 1 });
+    return [
+      { stroke: color("ink-3"), fill: color("line-2"), width: 1, paths: stepped, points: { show: false } },
+      { stroke: color("averaging"), width: 1.5, paths: stepped, points: { show: false } },
+    ];
   }
 }
 

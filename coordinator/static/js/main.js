@@ -1,21 +1,33 @@
-// Starts the page: language, theme, stream, and what is redrawn when.
+// Starts the page: language, theme, the live stream or the replay, and what is drawn when.
 
-import { $, color, h, segmented, stateChip, swatch } from "./dom.js";
 import { ask } from "./api.js";
+import { showAveraging } from "./averaging.js";
+import { showBatch } from "./batch.js";
+import { showCheckpoints } from "./checkpoints.js";
+import { loadContributors, showContributors } from "./contributors.js";
+import { $, h } from "./dom.js";
+import { loadEvents, showEvents } from "./events.js";
 import { showFigures } from "./figures.js";
-import { duration, integer } from "./format.js";
+import { showKeys, showRanges, showRunState, showSwitches } from "./headings.js";
 import { currentLanguage, setLanguage, t, translatePage } from "./i18n.js";
 import { showJoin, startJoin } from "./join.js";
-import { lossData, LossChart, SpeedChart } from "./line_charts.js";
-import { PeersChart, STACK } from "./peers_chart.js";
+import { lossData, LossChart, RoundsChart, SpeedChart } from "./line_charts.js";
+import { PeersChart } from "./peers_chart.js";
 import { showTable, startTable } from "./peers_table.js";
-import { countStates, onStatus, store, tellAgain } from "./store.js";
+import { Replay } from "./replay.js";
+import { applySnapshot, onStatus, tellAgain } from "./store.js";
 import { openStream } from "./stream.js";
-import { currentTheme, startTheme } from "./theme.js";
+import { startTheme } from "./theme.js";
 import { TimeWindow } from "./time_window.js";
+import { Timeline } from "./timeline.js";
+
+const LISTS_EVERY = 5000; // ms; events and contributors are asked for, not streamed
 
 let charts = null;
+let timeline = null;
 let timeWindow = null;
+let replay = null;
+let shown = null; // in a replay: the moment shown
 
 async function start() {
   startTheme(redrawAll);
@@ -27,35 +39,70 @@ async function start() {
     setLanguage(currentLanguage() === "ru" ? "en" : "ru");
     redrawAll();
   });
-  charts = {
-    peers: new PeersChart($("peers-chart"), { onZoom: zoom }),
-    loss: new LossChart($("loss-chart"), { onZoom: zoom }),
-    speed: new SpeedChart($("speed-chart"), { onZoom: zoom }),
-  };
-  for (const chart of Object.values(charts)) chart.plot.over.addEventListener("dblclick", () => timeWindow.choose("all"));
-  timeWindow = new TimeWindow(await ask("run"), drawCharts);
+  const facts = await ask("run");
+  makeCharts();
+  timeWindow = new TimeWindow(facts, drawCharts);
   onStatus(redraw);
-  openStream();
-  await timeWindow.load();
+  if (facts.replay) await startReplay(facts);
+  else openStream();
+  await Promise.all([timeWindow.load(), loadLists()]);
+  if (!facts.replay) setInterval(loadLists, LISTS_EVERY);
 }
 
-function zoom(start, end) {
-  timeWindow.zoom(start, end);
+function makeCharts() {
+  const handlers = { onZoom: (from, to) => timeWindow.zoom(from, to) };
+  charts = {
+    peers: new PeersChart($("peers-chart"), { ...handlers, onCursor: (time) => timeline?.showCursor(time) }),
+    loss: new LossChart($("loss-chart"), handlers),
+    speed: new SpeedChart($("speed-chart"), handlers),
+    rounds: new RoundsChart($("rounds-chart"), handlers),
+  };
+  timeline = new Timeline($("timeline"), {
+    onCursor: (time) => {
+      charts.peers.moveCursor(time);
+      timeline.showCursor(time);
+    },
+  });
+  for (const id of ["peers-chart", "loss-chart", "speed-chart", "rounds-chart"]) {
+    $(id).addEventListener("dblclick", () => timeWindow.choose("all"));
+  }
 }
 
-function drawCharts() {
-  const { counts, marks, steps, checkpoints, edges } = timeWindow;
+async function startReplay(facts) {
+  replay = new Replay(facts, (time) => {
+    shown = time;
+    dimLater();
+    loadEvents(time);
+  });
+  applySnapshot({ now: facts.newest ?? facts.now, status: await ask("status") });
+}
+
+async function loadLists() {
+  await Promise.all([loadEvents(shown), loadContributors()]);
+}
+
+// After each status (`span` undefined), and after each answer of the history for `span`.
+function drawCharts(span) {
+  const { counts, marks, steps, checkpoints, problems, edges } = timeWindow;
   charts.peers.show(counts, marks, edges);
-  charts.loss.show(lossData(steps, checkpoints, edges), edges);
   charts.speed.show([counts.t, counts.samples_per_second], edges);
-  showRanges();
+  if (span) {
+    timeline.load(span, edges).catch(failed);
+    showAveraging(steps, problems);
+    showCheckpoints(checkpoints);
+    showRanges(timeWindow);
+  } else if (!replay) timeline.follow(edges);
+  charts.loss.show(lossData(steps, checkpoints, edges), edges);
+  charts.rounds.show([steps.t, steps.peers_alive, steps.group_size], edges);
+  dimLater();
 }
 
 function redraw() {
-  timeWindow.tick();
+  if (!replay) timeWindow.tick();
   showRunState();
   showFigures();
-  showLegend();
+  showKeys();
+  showBatch();
   showTable();
   showJoin();
 }
@@ -65,50 +112,37 @@ function redrawAll() {
   showSwitches();
   if (!charts) return;
   for (const chart of Object.values(charts)) chart.build();
+  showRanges(timeWindow);
+  showAveraging(timeWindow.steps, timeWindow.problems);
+  showCheckpoints(timeWindow.checkpoints);
+  showEvents();
+  showContributors();
+  timeline.showWords();
+  replay?.translate();
   tellAgain();
+  drawCharts();
 }
 
-function showRunState() {
-  const { run } = store;
-  document.title = `${integer(countOnline())} · ${run.run_id} · ${t("brand")}`;
-  $("run-id").textContent = run.run_id;
-  const tone = { waiting: "joining", training: "training", stalled: "stalled", finished: "averaging" }[run.state];
-  const parts = [stateChip(tone, t(`run_${run.state}`))];
-  if (run.started_at) parts.push(` · ${t("up", { age: duration(run.generated_at - run.started_at) })}`);
-  if (run.reason) parts.push(` · ${run.reason}`);
-  $("run-state").replaceChildren(...parts);
-  $("warning").hidden = !run.split;
-  $("warning").textContent = t("split_warning");
+// In a replay, what comes after the moment shown lies under a veil.
+function dimLater() {
+  if (shown === null) return;
+  for (const [element, left] of [...chartEdges(shown), timeline.edgeAt(shown)]) {
+    const veil = element.querySelector(".later") ?? element.appendChild(h("div", { class: "later" }));
+    veil.style.left = `${left}px`;
+    veil.hidden = left >= element.clientWidth;
+  }
 }
 
-function countOnline() {
-  const counts = countStates();
-  return Object.entries(counts).reduce((sum, [state, n]) => sum + (state === "lost" ? 0 : n), 0);
+function chartEdges(time) {
+  return [charts.peers, charts.loss, charts.speed, charts.rounds].map(({ plot }) => [
+    plot.over,
+    Math.max(0, plot.valToPos(time, "x")),
+  ]);
 }
 
-function showLegend() {
-  const counts = countStates();
-  const items = STACK.map((state) =>
-    h("span", { class: counts[state] ? "" : "none" }, swatch(color(state)), t(state), counts[state] ? h("b", {}, integer(counts[state])) : ""),
-  );
-  $("legend").replaceChildren(...items);
-  $("loss-key").replaceChildren(
-    h("span", {}, swatch(color("loss")), t("training_loss")),
-    h("span", {}, swatch(color("heldout")), t("heldout_loss")),
-  );
+function failed(error) {
+  $("warning").hidden = false;
+  $("warning").textContent = t("failed_load", { why: error.message });
 }
 
-function showRanges() {
-  const choices = ["5m", "1h", "24h", "all"].map((key) => [key, t(`range_${key}`)]);
-  if (timeWindow.range === "custom") choices.push(["custom", t("range_custom")]);
-  segmented($("ranges"), choices, timeWindow.range, t("range"), (key) => timeWindow.choose(key));
-}
-
-function showSwitches() {
-  $("language").textContent = t("language_switch");
-  $("language").lang = currentLanguage() === "ru" ? "en" : "ru";
-  $("theme").textContent = t(currentTheme() === "dark" ? "theme_light" : "theme_dark");
-  $("footer-note").textContent = t("footer_note");
-}
-
-start();
+start().catch(failed);

@@ -1,13 +1,17 @@
 // The number of peers over time: stepped areas, one a state, stacked; with marks for what happened.
 
-import { $, color, h, swatch } from "./dom.js";
+import { color, h, swatch } from "./dom.js";
 import { clock, day, integer } from "./format.js";
 import { t } from "./i18n.js";
 import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
 
-// From the bottom up: those who work first, so that they have a level base.
-export const STACK = ["training", "averaging", "syncing", "joining", "leaving", "stalled", "lost"];
+// From the bottom up: those who work first, so that they have a level base; who is leaving or lost last, above
+// the line of those who are there.
+export const STACK = ["training", "averaging", "syncing", "joining", "stalled", "leaving", "lost"];
 const MARKS = ["joined", "left", "lost", "checkpoint"];
+const LANE_OF = { checkpoint: 0, joined: 1, left: 2, lost: 2 };
+const LANES = 3;
+const LANE = 11;
 
 export class PeersChart {
   constructor(element, { onZoom, onCursor }) {
@@ -18,12 +22,23 @@ export class PeersChart {
     this.marks = [];
     this.tip = h("div", { class: "tip", hidden: true });
     followSize(element, () => this.plot);
+    element.tabIndex = 0;
+    element.addEventListener("keydown", (event) => {
+      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!direction) return;
+      event.preventDefault();
+      this.walk(direction);
+    });
+    element.addEventListener("blur", () => {
+      this.pointed = false;
+      this.moveCursor(null);
+    });
     this.build();
   }
 
   build() {
     this.plot?.destroy();
-    const options = baseOptions(this.element, { onZoom: this.onZoom, padTop: 20 });
+    const options = baseOptions(this.element, { onZoom: this.onZoom, padTop: LANES * LANE + 4 });
     const stepped = uPlot.paths.stepped({ align: 1 });
     const area = (state) => ({ fill: color(state), stroke: color(state), width: 0, paths: stepped, points: { show: false } });
     this.plot = new uPlot(
@@ -43,7 +58,12 @@ export class PeersChart {
       this.element,
     );
     this.plot.over.append(this.tip);
-    this.plot.over.addEventListener("mouseleave", () => (this.tip.hidden = true));
+    this.plot.over.addEventListener("mouseenter", () => (this.pointed = true));
+    this.plot.over.addEventListener("mouseleave", () => {
+      this.pointed = false;
+      this.tip.hidden = true;
+      this.onCursor?.(null);
+    });
     if (this.counts) this.show(this.counts, this.marks, this.window);
   }
 
@@ -54,16 +74,31 @@ export class PeersChart {
     this.plot.setData(stacked(counts, window[1]));
   }
 
+  // The cursor of all charts to `time`; null takes it away.
+  moveCursor(time) {
+    const left = time === null ? -10 : this.plot.valToPos(time, "x");
+    this.plot.setCursor({ left, top: time === null ? -10 : 10 }, true, true);
+  }
+
+  // Left and right arrows walk through the points, with the tip.
+  walk(direction) {
+    const at = this.plot.cursor.left >= 0 ? this.plot.posToVal(this.plot.cursor.left, "x") : this.window[1];
+    const place = previousIndex(this.counts.t, at) + direction;
+    const time = this.counts.t[Math.max(0, Math.min(this.counts.t.length - 1, place))];
+    if (time === undefined) return;
+    this.pointed = true;
+    this.moveCursor(time + this.counts.bucket / 2);
+  }
+
   drawMarks(u) {
     const { ctx } = u;
     const ratio = devicePixelRatio;
-    const top = u.bbox.top - 11 * ratio;
     ctx.save();
     for (const mark of this.marks) {
-      const row = MARKS.indexOf(mark.kind);
-      if (row < 0 || mark.t < this.window[0] || mark.t > this.window[1]) continue;
+      const lane = LANE_OF[mark.kind];
+      if (lane === undefined || mark.t < this.window[0] || mark.t > this.window[1]) continue;
       const x = Math.round(u.valToPos(mark.t, "x", true));
-      drawMark(ctx, mark, x, top, u.bbox, ratio);
+      drawMark(ctx, mark, x, u.bbox.top - (LANES - lane - 0.5) * LANE * ratio, u.bbox, ratio);
     }
     ctx.restore();
   }
@@ -72,7 +107,7 @@ export class PeersChart {
     const { left, idx } = u.cursor;
     const t0 = left >= 0 ? u.posToVal(left, "x") : null;
     this.onCursor?.(t0);
-    if (t0 === null || idx === null || !this.counts?.t.length || !u.over.matches(":hover")) {
+    if (t0 === null || idx === null || !this.counts?.t.length || !this.pointed) {
       this.tip.hidden = true;
       return;
     }
@@ -142,8 +177,7 @@ function stacked(counts, end) {
   for (let k = 1; k < layers.length; k += 1) {
     layers[k] = layers[k].map((value, i) => (value === null ? null : value + layers[k - 1][i]));
   }
-  const withoutLost = layers[STACK.length - 2];
-  return [times, ...layers, withoutLost];
+  return [times, ...layers, layers[STACK.indexOf("leaving") - 1]];
 }
 
 function drawMark(ctx, mark, x, y, box, ratio) {

@@ -40,6 +40,11 @@ export function countStates() {
   return counts;
 }
 
+// How many are there to work: who is leaving or lost is not.
+export function countOnline(counts = countStates()) {
+  return counts.joining + counts.syncing + counts.training + counts.averaging + counts.stalled;
+}
+
 function heard(peer, run) {
   return { ...peer, heard_at: run.generated_at - peer.last_seen };
 }

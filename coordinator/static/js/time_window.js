@@ -3,7 +3,7 @@
 
 import { ask } from "./api.js";
 import { STACK } from "./peers_chart.js";
-import { countStates, serverNow, store } from "./store.js";
+import { countOnline, countStates, serverNow, store } from "./store.js";
 
 const SPANS = { "5m": 300, "1h": 3600, "24h": 86400 };
 const RELOAD_EVERY = 20; // seconds
@@ -14,11 +14,12 @@ export class TimeWindow {
   constructor(facts, changed) {
     this.facts = facts;
     this.changed = changed;
-    this.range = initialRange(facts);
+    this.range = initialRange();
     this.counts = EMPTY_COUNTS;
     this.marks = [];
-    this.steps = { t: [], loss: [] };
+    this.steps = { t: [], loss: [], group_size: [], peers_alive: [] };
     this.checkpoints = [];
+    this.problems = [];
     this.edges = this.wanted();
     this.loadedAt = 0;
     this.asked = 0;
@@ -52,15 +53,16 @@ export class TimeWindow {
     const turn = (this.asked += 1);
     const [start, end] = this.wanted();
     const span = { start, end: this.live ? undefined : end };
-    const [counts, marks, steps, checkpoints] = await Promise.all([
+    const [counts, marks, steps, checkpoints, problems] = await Promise.all([
       ask("counts", span),
-      ask("marks", span),
+      ask("marks", { ...span, points: 120 }),
       ask("steps", span),
       ask("checkpoints"),
+      ask("rounds", { ...span, limit: 20 }),
     ]);
     if (turn !== this.asked) return; // another range has been chosen meanwhile
-    Object.assign(this, { counts, marks, steps, checkpoints, edges: this.wanted(), loadedAt: Date.now() });
-    this.changed();
+    Object.assign(this, { counts, marks, steps, checkpoints, problems, edges: this.wanted(), loadedAt: Date.now() });
+    this.changed(span);
   }
 
   tick() {
@@ -85,7 +87,7 @@ export class TimeWindow {
     if (last >= 0 && counts.t[last] > time) return;
     const place = last >= 0 && counts.t[last] === time ? last : last + 1;
     const now = countStates();
-    const online = Object.values(now).reduce((a, b) => a + b, 0) - now.lost;
+    const online = countOnline(now);
     counts.t[place] = time;
     for (const state of STACK) counts[state][place] = now[state];
     counts.samples_per_second[place] = store.run.samples_per_second;
@@ -94,11 +96,8 @@ export class TimeWindow {
   }
 }
 
-// The smallest range that shows the whole of a young run; an hour of an old one.
-function initialRange(facts) {
+function initialRange() {
   const asked = new URLSearchParams(location.search).get("range");
   if (asked && (asked in SPANS || asked === "all")) return asked;
-  if (facts.replay) return "all";
-  const age = (facts.newest ?? 0) - (facts.first ?? 0);
-  return age < 300 ? "5m" : age < 3600 ? "1h" : age < 86400 ? "24h" : "all";
+  return "all";
 }
