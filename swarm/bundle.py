@@ -13,12 +13,14 @@ folder, so nothing a sender writes can leave the receiver's folder; sizes are kn
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -147,6 +149,13 @@ class BundleCache:
     def partial_path(self, file: BundleFile) -> Path:
         """Where a file is written while it arrives."""
         return self.blobs / f"{file.sha256}.partial"
+
+    @contextmanager
+    def locked(self, file: BundleFile) -> Iterator[None]:
+        """Keep other processes from fetching the same file at the same time; they wait."""
+        with (self.blobs / f"{file.sha256}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def is_complete(self, file: BundleFile) -> bool:
         """Whether the file is here and intact; a damaged one is deleted so that it is fetched again."""

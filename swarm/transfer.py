@@ -82,8 +82,9 @@ async def _fetch_bundle(
                 signed = await _fetch_manifest(p2p, address)
                 require_trusted(signed, address, fingerprint)
                 for file in signed.open().files:
-                    if not cache.is_complete(file):
-                        await _fetch_file(p2p, address, file, cache, progress)
+                    with cache.locked(file):
+                        if not cache.is_complete(file):
+                            await _fetch_file(p2p, address, file, cache, progress)
                 return signed, cache.lay_out(signed)
             except (P2PHandlerError, P2PDaemonError, asyncio.TimeoutError, ConnectionError, EOFError) as error:
                 errors.append(f"{address.text}: {explain_daemon_error(error)}")
