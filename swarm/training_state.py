@@ -107,5 +107,5 @@ def state_digest(step: int, tensors: Sequence[torch.Tensor]) -> str:
     """SHA-256 over the step and the bytes of all tensors, in hex."""
     digest = hashlib.sha256(str(step).encode())
     for tensor in tensors:
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()
