@@ -1,0 +1,97 @@
+"""Which resolution answers a question about a stretch of time, and where nothing was recorded.
+
+Counts are kept in three tiers (a second, a minute, an hour). A query takes the coarsest bucket that still
+fills the chart and the finest tier whose retention reaches back far enough; both are plain functions of
+numbers.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+TIERS = (1, 60, 3600)
+BUCKETS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+
+# A tracker may report only every few seconds; a shorter silence is no gap.
+SILENCE = 15.0
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long each resolution is kept, in seconds; the coarsest (hours) is kept for ever.
+
+    `exact_intervals`: after it, a peer's stays shorter than `interval_resolution` merge into their neighbour:
+    training and averaging alternate at every global step, and 60 days of that would fill the disk.
+    """
+
+    seconds: float = 2 * 3600.0
+    minutes: float = 7 * DAY
+    exact_intervals: float = 2 * 3600.0
+    interval_resolution: float = 60.0
+    events: float = 90 * DAY
+
+    def reach(self, tier: int) -> float:
+        """How far back `tier` reaches, in seconds."""
+        return {1: self.seconds, 60: self.minutes}.get(tier, float("inf"))
+
+
+def choose_bucket(span: float, max_points: int) -> int:
+    """Smallest bucket (seconds) that shows `span` seconds in at most `max_points` points."""
+    for bucket in BUCKETS:
+        if span / bucket <= max_points:
+            return bucket
+    return int(span / max_points / DAY + 1) * int(DAY)
+
+
+def choose_tier(bucket: int, start: float, now: float, retention: Retention) -> tuple[int, int]:
+    """Tier to read and bucket to show, the bucket widened where only coarser tiers reach back to `start`."""
+    for tier in TIERS:
+        coarser_fits = any(tier < other <= bucket for other in TIERS)
+        if not coarser_fits and now - start <= retention.reach(tier):
+            return tier, max(bucket, tier)
+    return TIERS[-1], max(bucket, TIERS[-1])
+
+
+def with_gaps(rows: Iterable[Sequence], bucket: int, width: int) -> list[Sequence]:
+    """Insert a row of None, `width` wide, after each row followed by silence. Rows begin with time."""
+    silence = max(2.0 * bucket, SILENCE)
+    result: list[Sequence] = []
+    for row in rows:
+        if result and row[0] - result[-1][0] > silence:
+            result.append((result[-1][0] + bucket, *(None,) * (width - 1)))
+        result.append(row)
+    return result
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A stay in one state, from `started` to `ended` (Unix seconds)."""
+
+    started: float
+    ended: float
+    state: int
+
+
+def coalesce(intervals: Iterable[Interval], resolution: float) -> list[Interval]:
+    """Merge stays shorter than `resolution` into the neighbour they touch; silence stays silence.
+
+    >>> stays = [Interval(0, 90, 2), Interval(90, 93, 3), Interval(93, 200, 2)]
+    >>> coalesce(stays, resolution=60)
+    [Interval(started=0, ended=200, state=2)]
+    """
+    result: list[Interval] = []
+    for stay in intervals:
+        last = result[-1] if result else None
+        if last is None or stay.started - last.ended > resolution:
+            result.append(stay)
+            continue
+        short, last_short = stay.ended - stay.started < resolution, last.ended - last.started < resolution
+        if stay.state == last.state or (short and not last_short):
+            result[-1] = Interval(last.started, stay.ended, last.state)
+        elif last_short:
+            longer = stay if stay.ended - stay.started >= last.ended - last.started else last
+            result[-1] = Interval(last.started, stay.ended, longer.state)
+        else:
+            result.append(stay)
+    return result
