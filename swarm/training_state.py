@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from model import Lamb, LeanAlbertConfig, LeanAlbertForPreTraining
-from model.parameter_groups import parameter_groups
+from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from model.lamb import Lamb, parameter_groups
 from swarm.spec import RunSpec
 
 
@@ -47,7 +47,7 @@ class TrainingState:
         )
         self.step = 0
         self.lock = threading.RLock()
-        self.optimizer.init_state()
+        self._allocate_moments()
 
     @property
     def shapes(self) -> list[torch.Size]:
@@ -67,7 +67,6 @@ class TrainingState:
         with self.lock, torch.no_grad():
             for target, source in zip(own, tensors, strict=True):
                 target.copy_(source)
-            self.optimizer.set_step(step)
             self.step = step
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
@@ -93,14 +92,41 @@ class TrainingState:
             for buffer, parameter in zip(buffers, self.parameters, strict=True):
                 parameter.copy_(buffer)
 
+    def named_moments(self) -> dict[str, torch.Tensor]:
+        """The optimizer's tensors by `parameter name/state name`, for a checkpoint."""
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self._named_parameters()
+            for key, value in sorted(self.optimizer.state[parameter].items())
+        }
+
+    def load_named(self, step: int, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]) -> None:
+        """Take over a checkpoint's weights (the model's state dict, tied ones once) and moments; raises KeyError."""
+        own = self.named_moments()
+        if missing := sorted(set(own) - set(moments)):
+            raise KeyError(f"optimizer state lacks {missing[0]}")
+        with self.lock, torch.no_grad():
+            _missing, unexpected = self.model.load_state_dict(dict(weights), strict=False)
+            for name, parameter in self._named_parameters():
+                parameter.copy_(weights[name])
+            if unexpected:
+                raise KeyError(f"weights have an unknown {unexpected[0]}")
+            for name, moment in own.items():
+                moment.copy_(moments[name])
+            self.step = step
+
+    def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+
+    def _allocate_moments(self) -> None:
+        # LAMB only allocates state when every gradient is exactly zero
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _tensors(self) -> list[torch.Tensor]:
-        moments = [
-            value
-            for parameter in self.parameters
-            for _name, value in sorted(self.optimizer.state[parameter].items())
-            if isinstance(value, torch.Tensor)
-        ]
-        return [*self.parameters, *moments]
+        return [*self.parameters, *self.named_moments().values()]
 
 
 def state_digest(step: int, tensors: Sequence[torch.Tensor]) -> str:
