@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_prep.builtin import iter_documents
 from data_prep.prepare import prepare_corpus
+
 from swarm.bundle import (
     HELDOUT_NAME,
     MANIFEST_NAME,
@@ -37,6 +38,8 @@ def prepare_bundle(
     """
     if (directory / MANIFEST_NAME).is_file():
         return _reopen(directory, spec, identity)
+    if directory.exists():  # unfinished: a manifest is written last
+        shutil.rmtree(directory)
     if spec.data.source == BUILTIN:
         _prepare_builtin(directory, spec, say)
     else:

@@ -89,7 +89,12 @@ class CheckpointStore:
         """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written."""
         name = f"step-{state.step:08d}"
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=_TEMPORARY_PREFIX))
-        facts = {"step": state.step, "run_id": self.run_id, "train_loss": train_loss, "heldout_loss": heldout_loss}
+        facts = {
+            "step": state.step,
+            "run_id": self.run_id,
+            "train_loss": train_loss,
+            "heldout_loss": heldout_loss,
+        }
         try:
             _write_files(temporary, state, tokenizer)
             _write_manifest(temporary, {**facts, "format": FORMAT, "saved_at": time.time()})
@@ -98,7 +103,9 @@ class CheckpointStore:
             final = self._move_into_place(temporary, self.directory / name)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise OperationFailed(f"checkpoint {name} could not be written ({error.strerror or error})") from None
+            raise OperationFailed(
+                f"checkpoint {name} could not be written ({error.strerror or error})"
+            ) from None
         self._point_latest(final)
         self._thin_out()
         written = self._read(final)
@@ -122,7 +129,9 @@ class CheckpointStore:
 
     def _thin_out(self) -> None:
         checkpoints = self.list()
-        best = min(checkpoints, key=lambda item: item.heldout_loss if item.heldout_loss is not None else float("inf"))
+        best = min(
+            checkpoints, key=lambda item: item.heldout_loss if item.heldout_loss is not None else float("inf")
+        )
         kept = {checkpoints[0].path, best.path, *(item.path for item in checkpoints[-self.keep :])}
         for checkpoint in checkpoints:
             if checkpoint.path not in kept:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
+)
 
 RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")]
 
@@ -16,9 +18,15 @@ RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by defa
 def run(
     spec: Annotated[Path, typer.Argument(help="Run spec, a TOML file; examples/demo.toml is one.")],
     run_dir: RunDir = None,
-    initial_peers: Annotated[list[str] | None, typer.Option(help="Join an existing swarm through these.")] = None,
-    host_maddrs: Annotated[list[str] | None, typer.Option(help="Where to listen; default port 31337.")] = None,
-    announce_maddrs: Annotated[list[str] | None, typer.Option(help="Addresses that others should use.")] = None,
+    initial_peers: Annotated[
+        list[str] | None, typer.Option(help="Join an existing swarm through these.")
+    ] = None,
+    host_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Where to listen; default port 31337.")
+    ] = None,
+    announce_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Addresses that others should use.")
+    ] = None,
     dashboard: Annotated[str, typer.Option(help="HOST:PORT of the live page.")] = "127.0.0.1:8080",
     exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
 ) -> None:
@@ -38,7 +46,9 @@ def run(
 
 
 @app.command()
-def status(run_dir: RunDir = None, json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+def status(
+    run_dir: RunDir = None, json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
     """Show the run as its coordinator last saw it."""
     from coordinator.report import describe, read_status
     from coordinator.run_directory import find_run_directory

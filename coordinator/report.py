@@ -20,7 +20,9 @@ def read_status(run_dir: Path) -> RunStatus:
     try:
         return RunStatus.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise OperationFailed(f"{run_dir} has no status yet: start `coordinator run`, or wait a moment") from None
+        raise OperationFailed(
+            f"{run_dir} has no status yet: start `coordinator run`, or wait a moment"
+        ) from None
     except (OSError, ValidationError) as error:
         raise OperationFailed(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from data_prep.tokenizer import load_tokenizer
 
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
@@ -28,7 +29,6 @@ from coordinator.state_keeper import StateKeeper
 from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
-from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import require_port_free, require_reachable, split_addresses
 from swarm.averager import SwarmAverager, increase_file_limit
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
@@ -123,7 +123,9 @@ class _Coordinator:
         board = RecordBoard(dht, spec.run_id, identity)
         self.store, self.resumed = store, resumed
         self.totals_path = directory.path / "totals.json"
-        self.tracker = Tracker(board, spec, Totals.load(self.totals_path), started_at=history.first_at())
+        self.tracker = Tracker(
+            board, spec, Totals.load(self.totals_path), started_at=(history.span() or (None,))[0]
+        )
         evaluator = HeldoutEvaluator(bundle / HELDOUT_NAME)
         self.keeper = StateKeeper(
             spec, state, candidate, averager, board, store, evaluator, tokenizer, self._announce
@@ -231,7 +233,9 @@ class _Coordinator:
         self.history.record_event(kind, sentence, time.time())
 
     def _make_state(self, vocab_size: int, pad_token_id: int) -> TrainingState:
-        return TrainingState(self.spec, build_model(self.spec, vocab_size=vocab_size, pad_token_id=pad_token_id))
+        return TrainingState(
+            self.spec, build_model(self.spec, vocab_size=vocab_size, pad_token_id=pad_token_id)
+        )
 
 
 def join_line(dht: TiedDHT, signed: SignedManifest) -> str:

@@ -83,13 +83,17 @@ def find_run_directory(given: Path | None) -> Path:
     """The run directory a sub-command means: the one given, or the only one under ./runs."""
     if given is not None:
         if not given.is_dir():
-            raise BadInput(f"run directory {given} does not exist: give the one that `coordinator run` printed")
+            raise BadInput(
+                f"run directory {given} does not exist: give the one that `coordinator run` printed"
+            )
         return given
     found = sorted(path.parent for path in DEFAULT_PARENT.glob("*/run.toml"))
     if not found:
         raise BadInput(f"no run under ./{DEFAULT_PARENT}: give --run-dir DIR as printed by `coordinator run`")
     if len(found) > 1:
-        raise BadInput(f"several runs under ./{DEFAULT_PARENT}: give one of them with --run-dir: {', '.join(map(str, found))}")
+        raise BadInput(
+            f"several runs under ./{DEFAULT_PARENT}: give one of them with --run-dir: {', '.join(map(str, found))}"
+        )
     return found[0]
 
 

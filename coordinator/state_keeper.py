@@ -117,7 +117,11 @@ class StateKeeper:
         return ahead or boundary or newest_step >= self.spec.training.total_steps
 
     def _donors(self, view: SwarmView) -> list[str]:
-        return [peer for peer in view.donors(self.state.step + 1, self.board.identity.peer_id) if peer in view.leases]
+        return [
+            peer
+            for peer in view.donors(self.state.step + 1, self.board.identity.peer_id)
+            if peer in view.leases
+        ]
 
     def _take_from(self, donor: str) -> bool:
         timeout = self.spec.averaging.download_timeout

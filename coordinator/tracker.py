@@ -86,7 +86,9 @@ class Tracker:
         if self.view.newest_step > step:
             if step:
                 seconds = (now - since) / (self.view.newest_step - step)
-                self._step_seconds = seconds if not self._step_seconds else 0.8 * self._step_seconds + 0.2 * seconds
+                self._step_seconds = (
+                    seconds if not self._step_seconds else 0.8 * self._step_seconds + 0.2 * seconds
+                )
             self._last_step = (self.view.newest_step, now)
 
     def _make_status(self, now: float) -> RunStatus:
@@ -167,5 +169,8 @@ def _mean_loss(online: list[PeerStatus], step: int) -> float | None:
     """Mean of the last losses of the peers that are not behind, weighted by their speed."""
     current = [peer for peer in online if peer.loss is not None and peer.global_step >= step - 1]
     weight = sum(peer.samples_per_second or 1.0 for peer in current)
-    return sum((peer.loss or 0.0) * (peer.samples_per_second or 1.0) for peer in current) / weight if current else None
-
+    return (
+        sum((peer.loss or 0.0) * (peer.samples_per_second or 1.0) for peer in current) / weight
+        if current
+        else None
+    )

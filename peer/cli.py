@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
+)
 
 
 def default_cache_dir() -> Path:
@@ -24,18 +26,31 @@ def root() -> None:
 @app.command()
 def join(
     initial_peers: Annotated[
-        list[str], typer.Option(help="Addresses printed by `coordinator run`; several may follow one another.")
+        list[str],
+        typer.Option(help="Addresses printed by `coordinator run`; several may follow one another."),
     ],
     more_peers: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    run: Annotated[str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown on the dashboard.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+    ] = None,
     micro_batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per forward pass.")] = None,
     client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
-    host_maddrs: Annotated[list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")] = None,
-    announce_maddrs: Annotated[list[str] | None, typer.Option(help="Addresses that others should use.")] = None,
-    cache_dir: Annotated[Path | None, typer.Option(help="Folder for downloaded bundles and identities.")] = None,
-    stop_after_steps: Annotated[int | None, typer.Option(min=1, help="Leave after so many global steps.")] = None,
+    host_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
+    ] = None,
+    announce_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Addresses that others should use.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
+    ] = None,
+    stop_after_steps: Annotated[
+        int | None, typer.Option(min=1, help="Leave after so many global steps.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""

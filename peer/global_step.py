@@ -109,7 +109,11 @@ class GlobalStep:
                 return self._alone() if samples >= target else None
             try:
                 result = self.averager.run_round(
-                    RoundKind.GRADIENTS, step=step, group_size=len(members), weight=float(samples), samples=samples
+                    RoundKind.GRADIENTS,
+                    step=step,
+                    group_size=len(members),
+                    weight=float(samples),
+                    samples=samples,
                 )
             except RoundFailed as error:
                 self.rounds_failed += 1

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from transformers import PreTrainedTokenizerBase
-
 from data_prep.masking import WholeWordMasker
 from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
+from transformers import PreTrainedTokenizerBase
+
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
 from peer.presence import Description, Presence
@@ -46,7 +46,24 @@ from swarm.transfer import BundleServer, fetch_bundle
 logger = logging.getLogger(__name__)
 
 MAX_IDENTITIES_PER_CACHE = 256
-_ANIMALS = "otter heron lynx marten stork badger crane beaver sable elk plover falcon hare siskin wolf perch".split()
+_ANIMALS = [
+    "otter",
+    "heron",
+    "lynx",
+    "marten",
+    "stork",
+    "badger",
+    "crane",
+    "beaver",
+    "sable",
+    "elk",
+    "plover",
+    "falcon",
+    "hare",
+    "siskin",
+    "wolf",
+    "perch",
+]
 
 
 @dataclass(frozen=True)
@@ -188,7 +205,9 @@ def claimed_identity(cache_dir: Path) -> Iterator[tuple[Identity, Path]]:
                 continue
             yield Identity.load_or_create(path), path
             return
-    raise OperationFailed(f"{MAX_IDENTITIES_PER_CACHE} peers already use {folder}: choose another --cache-dir")
+    raise OperationFailed(
+        f"{MAX_IDENTITIES_PER_CACHE} peers already use {folder}: choose another --cache-dir"
+    )
 
 
 def choose_device(wanted: str | None) -> torch.device:
@@ -200,7 +219,9 @@ def choose_device(wanted: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"--device {wanted} cannot be used ({reason}): try `cpu`, or `cuda` on a machine with a GPU") from None
+        raise BadInput(
+            f"--device {wanted} cannot be used ({reason}): try `cpu`, or `cuda` on a machine with a GPU"
+        ) from None
     return device
 
 

@@ -59,7 +59,9 @@ class JsonReporter(Reporter):
         self._event("joined", run_id=run_id, peer_id=peer_id, name=name)
 
     def synced(self, synced: Synced) -> None:
-        self._event("synced", global_step=synced.global_step, donor=synced.donor, seconds=round(synced.seconds, 3))
+        self._event(
+            "synced", global_step=synced.global_step, donor=synced.donor, seconds=round(synced.seconds, 3)
+        )
 
     def step(self, report: StepReport, summary: str) -> None:
         self._event(

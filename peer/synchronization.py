@@ -35,7 +35,9 @@ class Synced:
 class Synchronizer:
     """Brings a `TrainingState` up to the swarm's step."""
 
-    def __init__(self, state: TrainingState, averager: SwarmAverager, presence: Presence, stop: threading.Event):
+    def __init__(
+        self, state: TrainingState, averager: SwarmAverager, presence: Presence, stop: threading.Event
+    ):
         self.state, self.averager, self.presence, self.stop = state, averager, presence, stop
         # until a first state was verified ours is only a seed, good for step 0
         self.trusted_own_state = False
@@ -63,8 +65,11 @@ class Synchronizer:
         if view.head is None:
             logger.info("no head record yet: is the coordinator running?")
             return _NO_DONOR
-        others_at = [view.leases[peer].step for peer in view.donors(view.head.step, self.presence.peer_id)
-                     if peer in view.leases]
+        others_at = [
+            view.leases[peer].step
+            for peer in view.donors(view.head.step, self.presence.peer_id)
+            if peer in view.leases
+        ]
         current = max([view.head.step, *others_at])
         if self._own_state_serves(current, force and bool(others_at)):
             return None

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 
 import torch
-
 from data_prep.stream import TrainingStream
+
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep, StepReport
 from peer.presence import Presence
@@ -94,7 +94,9 @@ class TrainingLoop:
 
     def _micro_batch(self) -> None:
         started = time.monotonic()
-        batch = {name: tensor.to(self.state.parameters[0].device) for name, tensor in next(self.stream).items()}
+        batch = {
+            name: tensor.to(self.state.parameters[0].device) for name, tensor in next(self.stream).items()
+        }
         samples = len(batch["input_ids"])
         with _autocast(self.state.parameters[0].device):
             loss = self.state.model(**batch).loss

@@ -18,10 +18,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
 import torch
@@ -152,7 +152,9 @@ class SwarmAverager(DecentralizedAverager):
             # hivemind switches Ctrl-C off in the parent and leaves it so
             signal.signal(signal.SIGINT, handler)
 
-    def run_round(self, kind: RoundKind, *, step: int, group_size: int, weight: float, samples: int) -> RoundResult:
+    def run_round(
+        self, kind: RoundKind, *, step: int, group_size: int, weight: float, samples: int
+    ) -> RoundResult:
         """Average the buffers in place with the other peers that are at `step`; blocks until done.
 
         :param group_size: how many peers take part, ourselves included; the round starts as soon as they are there,
@@ -161,9 +163,16 @@ class SwarmAverager(DecentralizedAverager):
         :raises RoundFailed: nobody came in time, or the exchange broke off
         """
         wait = self._spec.matchmaking_time + 2 * self._spec.request_timeout
-        self._outer_pipe.send(("_prepare_round", [], dict(kind=int(kind), step=step, group_size=group_size)))
+        self._outer_pipe.send(
+            ("_prepare_round", [], {"kind": int(kind), "step": step, "group_size": group_size})
+        )
         control = super().step(
-            gather=samples, weight=weight, timeout=wait, allow_retries=False, wait=False, require_trigger=False
+            gather=samples,
+            weight=weight,
+            timeout=wait,
+            allow_retries=False,
+            wait=False,
+            require_trigger=False,
         )
         try:
             result = control.result(wait + self._spec.allreduce_timeout)
@@ -186,7 +195,12 @@ class SwarmAverager(DecentralizedAverager):
         :raises StateUnavailable: the donor is gone, too slow, has nothing, or sends something else
         """
         future: MPFuture = MPFuture()
-        request = dict(donor=donor, shapes=[tuple(shape) for shape in shapes], timeout=timeout, future=future)
+        request = {
+            "donor": donor,
+            "shapes": [tuple(shape) for shape in shapes],
+            "timeout": timeout,
+            "future": future,
+        }
         self._outer_pipe.send(("_fetch_state", [], request))
         try:
             return future.result(timeout + 5)
@@ -199,7 +213,7 @@ class SwarmAverager(DecentralizedAverager):
         """Called by hivemind in the host process when a newcomer asks; an empty list means: nothing to give."""
         state = self._state_source() if self._state_source is not None else None
         step, tensors = state if state is not None else (-1, [])
-        return dict(step=step), tensors, None
+        return {"step": step}, tensors, None
 
     # Everything below runs in the averager process.
 
@@ -220,7 +234,11 @@ class SwarmAverager(DecentralizedAverager):
         self._received = (0.0, 0.0)
 
     async def _run_allreduce_inplace_(
-        self, tensors: Sequence[torch.Tensor], group_info: GroupInfo, group_id: bytes | None = None, **kwargs: Any
+        self,
+        tensors: Sequence[torch.Tensor],
+        group_info: GroupInfo,
+        group_id: bytes | None = None,
+        **kwargs: Any,
     ) -> None:
         await super()._run_allreduce_inplace_(tensors, group_info, group_id, **kwargs)
         runner: AllReduceRunner = self._running_groups[group_id or group_info.group_id].result()
@@ -249,7 +267,9 @@ class SwarmAverager(DecentralizedAverager):
                 yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
                 metadata = b""
 
-    async def _fetch_state(self, donor: str, shapes: list[tuple[int, ...]], timeout: float, future: MPFuture) -> None:
+    async def _fetch_state(
+        self, donor: str, shapes: list[tuple[int, ...]], timeout: float, future: MPFuture
+    ) -> None:
         try:
             future.set_result(await asyncio.wait_for(self._receive_state(donor, shapes), timeout))
         except asyncio.TimeoutError:
@@ -257,7 +277,9 @@ class SwarmAverager(DecentralizedAverager):
         except Exception as error:  # a donor can make deserialisation fail in any way
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 
-    async def _receive_state(self, donor: str, shapes: list[tuple[int, ...]]) -> tuple[int, list[torch.Tensor]]:
+    async def _receive_state(
+        self, donor: str, shapes: list[tuple[int, ...]]
+    ) -> tuple[int, list[torch.Tensor]]:
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
         stream = await stub.rpc_download_state(averaging_pb2.DownloadRequest())
         limit = 4 * sum(torch.Size(shape).numel() for shape in shapes) + STATE_OVERHEAD_BYTES
@@ -291,7 +313,9 @@ def _checked_tensor(parts: list[Any], shapes: list[tuple[int, ...]], index: int)
     if index >= len(shapes):
         raise StateUnavailable("the donor sent too many tensors")
     if tuple(parts[0].size) != shapes[index] or parts[0].dtype != "float32":
-        raise StateUnavailable(f"tensor {index} is {parts[0].dtype}{list(parts[0].size)}, not float32{shapes[index]}")
+        raise StateUnavailable(
+            f"tensor {index} is {parts[0].dtype}{list(parts[0].size)}, not float32{shapes[index]}"
+        )
     tensor = deserialize_torch_tensor(combine_from_streaming(parts))
     if not torch.isfinite(tensor).all():
         raise StateUnavailable(f"tensor {index} has values that are not finite")

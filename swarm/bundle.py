@@ -80,9 +80,13 @@ class SignedManifest(BaseModel):
         try:
             manifest = Manifest.model_validate_json(self.payload)
         except ValidationError as error:
-            raise OperationFailed(f"the run bundle's manifest is malformed: {error.errors()[0]['msg']}") from None
+            raise OperationFailed(
+                f"the run bundle's manifest is malformed: {error.errors()[0]['msg']}"
+            ) from None
         if not verify(manifest.authority, self.payload.encode(), bytes.fromhex(self.signature)):
-            raise OperationFailed("the run bundle's manifest is not signed by its coordinator: do not join this run")
+            raise OperationFailed(
+                "the run bundle's manifest is not signed by its coordinator: do not join this run"
+            )
         return manifest
 
 
@@ -100,7 +104,9 @@ def pack_bundle(directory: Path, spec: RunSpec, identity: Identity) -> SignedMan
 def parse_manifest(raw: bytes) -> SignedManifest:
     """Decode a manifest received from the network; raises `OperationFailed`."""
     if len(raw) > MAX_MANIFEST_BYTES:
-        raise OperationFailed(f"the run bundle's manifest is {len(raw)} bytes long, more than {MAX_MANIFEST_BYTES}")
+        raise OperationFailed(
+            f"the run bundle's manifest is {len(raw)} bytes long, more than {MAX_MANIFEST_BYTES}"
+        )
     try:
         return SignedManifest.model_validate_json(raw)
     except ValidationError as error:
@@ -131,8 +137,8 @@ def file_digest(path: Path) -> str:
 class BundleCache:
     """Files by digest under one folder, shared by all runs a peer has ever joined.
 
-        CACHE/blobs/<sha256>            complete files; `<sha256>.partial` while they arrive
-        CACHE/bundles/<fingerprint>/    a bundle laid out by names, hard links into blobs/
+    CACHE/blobs/<sha256>            complete files; `<sha256>.partial` while they arrive
+    CACHE/bundles/<fingerprint>/    a bundle laid out by names, hard links into blobs/
     """
 
     def __init__(self, directory: Path):
@@ -204,7 +210,9 @@ def _describe(path: Path, directory: Path) -> BundleFile:
 
 
 def _files_of(directory: Path) -> Iterable[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
+    return sorted(
+        path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME
+    )
 
 
 def _same_file(blob: Path, path: Path) -> bool:

@@ -45,9 +45,7 @@ class SwarmView:
 
     def samples_at(self, step: int) -> int:
         """Samples accumulated for this step by everyone, projected to now by each peer's own speed."""
-        return sum(
-            projected_samples(self.leases[peer], self.now) for peer in self.members_at(step)
-        )
+        return sum(projected_samples(self.leases[peer], self.now) for peer in self.members_at(step))
 
     def is_due(self, step: int, target_batch_size: int) -> bool:
         """Whether the step may be made: enough samples, or somebody who saw enough has begun to average."""
@@ -60,7 +58,10 @@ class SwarmView:
         able = [
             (lease.step, peer)
             for peer, lease in self.leases.items()
-            if peer != exclude and lease.state.contributes and not lease.client_mode and lease.step >= min_step
+            if peer != exclude
+            and lease.state.contributes
+            and not lease.client_mode
+            and lease.step >= min_step
         ]
         peers = [peer for _step, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]

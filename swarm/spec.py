@@ -112,7 +112,9 @@ class LeaseSpec(_Section):
     @model_validator(mode="after")
     def _survives_a_lost_renewal(self) -> LeaseSpec:
         if self.expiration < 3 * self.period:
-            raise ValueError("expiration must be at least 3 times period, or one lost renewal looks like a death")
+            raise ValueError(
+                "expiration must be at least 3 times period, or one lost renewal looks like a death"
+            )
         return self
 
 
@@ -181,7 +183,9 @@ def load_spec(path: Path) -> RunSpec:
         with path.open("rb") as file:
             values = tomllib.load(file)
     except FileNotFoundError:
-        raise BadInput(f"run spec {path} does not exist: give the path of a TOML file, e.g. examples/demo.toml") from None
+        raise BadInput(
+            f"run spec {path} does not exist: give the path of a TOML file, e.g. examples/demo.toml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"run spec {path} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

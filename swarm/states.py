@@ -1,6 +1,6 @@
 """The states of a peer: the same words in code, leases, logs, API and page.
 
-    joining → syncing → training ⇄ averaging → leaving        and `stalled`; others see `lost`
+joining → syncing → training ⇄ averaging → leaving        and `stalled`; others see `lost`
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ class TrainingState:
     def tensors(self) -> tuple[int, list[torch.Tensor]]:
         """(global step, fp32 CPU copies): parameters first, then the optimizer's moments in a fixed order."""
         with self.lock, torch.no_grad():
-            return self.step, [tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()]
+            return self.step, [
+                tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()
+            ]
 
     def load(self, step: int, tensors: Sequence[torch.Tensor]) -> None:
         """Take over a state made by `tensors()`; raises ValueError if it does not fit."""
@@ -100,7 +102,9 @@ class TrainingState:
             for key, value in sorted(self.optimizer.state[parameter].items())
         }
 
-    def load_named(self, step: int, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]) -> None:
+    def load_named(
+        self, step: int, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+    ) -> None:
         """Take over a checkpoint's weights (the model's state dict, tied ones once) and moments; raises KeyError."""
         own = self.named_moments()
         if missing := sorted(set(own) - set(moments)):
@@ -116,7 +120,9 @@ class TrainingState:
             self.step = step
 
     def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        return [
+            (name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        ]
 
     def _allocate_moments(self) -> None:
         # LAMB only allocates state when every gradient is exactly zero

@@ -86,11 +86,21 @@ async def _fetch_bundle(
                         if not cache.is_complete(file):
                             await _fetch_file(p2p, address, file, cache, progress)
                 return signed, cache.lay_out(signed)
-            except (P2PHandlerError, P2PDaemonError, asyncio.TimeoutError, ConnectionError, EOFError) as error:
+            except (
+                P2PHandlerError,
+                P2PDaemonError,
+                asyncio.TimeoutError,
+                ConnectionError,
+                EOFError,
+            ) as error:
                 errors.append(f"{address.text}: {explain_daemon_error(error)}")
-        raise OperationFailed(f"no address served the run bundle ({'; '.join(errors)}): check that the run is up")
+        raise OperationFailed(
+            f"no address served the run bundle ({'; '.join(errors)}): check that the run is up"
+        )
     except OSError as error:
-        raise OperationFailed(f"the run bundle cannot be stored in {cache.blobs} ({error.strerror})") from None
+        raise OperationFailed(
+            f"the run bundle cannot be stored in {cache.blobs} ({error.strerror})"
+        ) from None
     finally:
         await p2p.shutdown()
 
@@ -129,7 +139,9 @@ async def _fetch_manifest(p2p: P2P, address: Address) -> SignedManifest:
     return parse_manifest(answer.value)
 
 
-async def _fetch_file(p2p: P2P, address: Address, file: BundleFile, cache: BundleCache, progress: Progress) -> None:
+async def _fetch_file(
+    p2p: P2P, address: Address, file: BundleFile, cache: BundleCache, progress: Progress
+) -> None:
     partial = cache.partial_path(file)
     received = partial.stat().st_size if partial.exists() else 0
     if received > file.size:
@@ -143,7 +155,9 @@ async def _fetch_file(p2p: P2P, address: Address, file: BundleFile, cache: Bundl
             )
             async for chunk in _until_silent(stream):
                 if received + len(chunk) > file.size:
-                    raise OperationFailed(f"{address.text} sends more of {file.name} than was signed: join elsewhere")
+                    raise OperationFailed(
+                        f"{address.text} sends more of {file.name} than was signed: join elsewhere"
+                    )
                 output.write(chunk)
                 received += len(chunk)
                 progress(file.name, received, file.size)
