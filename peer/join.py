@@ -25,6 +25,7 @@ from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
 from peer.presence import Description, Presence
@@ -46,24 +47,10 @@ from swarm.transfer import BundleServer, fetch_bundle
 logger = logging.getLogger(__name__)
 
 MAX_IDENTITIES_PER_CACHE = 256
-_ANIMALS = [
-    "otter",
-    "heron",
-    "lynx",
-    "marten",
-    "stork",
-    "badger",
-    "crane",
-    "beaver",
-    "sable",
-    "elk",
-    "plover",
-    "falcon",
-    "hare",
-    "siskin",
-    "wolf",
-    "perch",
-]
+_ANIMALS = (
+    *("otter", "heron", "lynx", "marten", "stork", "badger", "crane", "beaver"),
+    *("sable", "elk", "plover", "falcon", "hare", "siskin", "wolf", "perch"),
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +150,7 @@ def _participate(
         averager.shutdown()
 
 
-def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerBase) -> LeanAlbertForPreTraining:
     return build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 

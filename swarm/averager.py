@@ -283,7 +283,9 @@ class SwarmAverager(DecentralizedAverager):
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
         stream = await stub.rpc_download_state(averaging_pb2.DownloadRequest())
         limit = 4 * sum(torch.Size(shape).numel() for shape in shapes) + STATE_OVERHEAD_BYTES
-        step, received, parts, tensors = -1, 0, [], []
+        step, received = -1, 0
+        parts: list[Any] = []
+        tensors: list[torch.Tensor] = []
         async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
             if message.metadata:
                 step = int(self.serializer.loads(message.metadata)["step"])

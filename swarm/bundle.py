@@ -31,7 +31,6 @@ from swarm.identity import Identity, verify
 from swarm.records import Hex
 from swarm.spec import RunSpec, parse_spec
 
-FORMAT = 1
 MAX_MANIFEST_BYTES = 4 * 2**20
 MANIFEST_NAME = "manifest.json"
 SPEC_NAME = "spec.json"
@@ -56,7 +55,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     run_id: str
     authority: str
     files: Annotated[tuple[BundleFile, ...], Field(min_length=1, max_length=100_000)]

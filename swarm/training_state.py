@@ -35,7 +35,8 @@ class TrainingState:
 
     def __init__(self, spec: RunSpec, model: LeanAlbertForPreTraining, device: torch.device | None = None):
         self.spec = spec
-        self.model = model.to(device or torch.device("cpu"))
+        self.model = model
+        self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         training = spec.training
         self.optimizer = Lamb(
