@@ -134,6 +134,7 @@ class _Coordinator:
     def announce_addresses(self, say: Say, dashboard: str) -> None:
         """Print and keep where the run can be joined and watched."""
         self.join_line = join_line(self.dht, self.signed)
+        self.directory.write_dashboard_address(dashboard)
         self.directory.write_join_line(self.join_line)
         self.tracker.join_line = self.join_line
         self.tracker.fingerprint = self.signed.fingerprint

@@ -1,6 +1,6 @@
 """The directory of one run on the coordinator's disk; one coordinator at a time.
 
-    RUN_DIR/  run.toml  identity.key (0600)  join.txt  status.json  history.sqlite  bundle/  checkpoints/  logs/
+    RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json  history.sqlite  bundle/  checkpoints/  logs/
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
 """
@@ -32,6 +32,7 @@ class RunDirectory:
         self.spec_path = path / "run.toml"
         self.identity_path = path / "identity.key"
         self.join_path = path / "join.txt"
+        self.dashboard_path = path / "dashboard.txt"
         self.status_path = path / "status.json"
         self.history_path = path / "history.sqlite"
         self.bundle_path = path / "bundle"
@@ -68,6 +69,10 @@ class RunDirectory:
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""
         _replace(self.join_path, f"{line}\n".encode())
+
+    def write_dashboard_address(self, address: str) -> None:
+        """Keep where the live page is."""
+        _replace(self.dashboard_path, f"{address}\n".encode())
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")
