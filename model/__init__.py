@@ -1,1 +1,15 @@
 """LeanALBERT as a Hugging Face model, and its optimizer. Knows nothing of text or networks."""
+
+from model.configuration_lean_albert import LeanAlbertConfig
+from model.encoder_lean_albert import LeanAlbertModel
+from model.lamb import Lamb, parameter_groups
+from model.modeling_lean_albert import LeanAlbertForMaskedLM, LeanAlbertForPreTraining
+
+__all__ = [
+    "Lamb",
+    "LeanAlbertConfig",
+    "LeanAlbertForMaskedLM",
+    "LeanAlbertForPreTraining",
+    "LeanAlbertModel",
+    "parameter_groups",
+]

@@ -1,0 +1,93 @@
+"""Makes the run bundle's files on the coordinator's first start: tokenizer, held-out set and shards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.builtin import iter_documents
+from data_prep.prepare import prepare_corpus
+
+from swarm.bundle import (
+    HELDOUT_NAME,
+    MANIFEST_NAME,
+    SHARDS_FOLDER,
+    TOKENIZER_FOLDER,
+    SignedManifest,
+    file_digest,
+    pack_bundle,
+    parse_manifest,
+)
+from swarm.errors import BadInput, OperationFailed
+from swarm.identity import Identity
+from swarm.spec import RunSpec
+
+BUILTIN = "builtin"
+_PARTS = (TOKENIZER_FOLDER, HELDOUT_NAME, SHARDS_FOLDER)
+
+
+def prepare_bundle(
+    directory: Path, spec: RunSpec, base: Path, identity: Identity, say: Callable[[str], None]
+) -> SignedManifest:
+    """The signed bundle of this run: the one that is there, checked, or a new one.
+
+    :param base: folder that a relative `data.source` is relative to
+    :raises BadInput: `data.source` is neither `builtin` nor a prepared directory
+    :raises OperationFailed: a file of an existing bundle was changed
+    """
+    if (directory / MANIFEST_NAME).is_file():
+        return _reopen(directory, spec, identity)
+    if directory.exists():  # unfinished: a manifest is written last
+        shutil.rmtree(directory)
+    if spec.data.source == BUILTIN:
+        _prepare_builtin(directory, spec, say)
+    else:
+        _copy_prepared(base / Path(spec.data.source).expanduser(), directory)
+    return pack_bundle(directory, spec, identity)
+
+
+def _reopen(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifest:
+    signed = parse_manifest((directory / MANIFEST_NAME).read_bytes())
+    manifest = signed.open()
+    for file in manifest.files:
+        path = directory / file.name
+        if not path.is_file() or file_digest(path) != file.sha256:
+            raise OperationFailed(
+                f"{path} does not match the digest in {directory / MANIFEST_NAME}: restore it, "
+                f"or delete {directory} to make the bundle anew"
+            )
+    if manifest.authority != identity.peer_id or manifest.run_id != spec.run_id:
+        # the identity was replaced: same files, new signature, new join line
+        return pack_bundle(directory, spec, identity)
+    return signed
+
+
+def _prepare_builtin(directory: Path, spec: RunSpec, say: Callable[[str], None]) -> None:
+    say("preparing the built-in corpus (once)")
+    data = spec.data
+    prepare_corpus(
+        iter_documents(),
+        directory,
+        vocab_size=data.vocab_size,
+        sequence_length=data.sequence_length,
+        heldout_fraction=data.heldout_fraction,
+        heldout_rows=data.heldout_rows,
+        seed=spec.seed,
+        progress=say,
+    )
+
+
+def _copy_prepared(source: Path, directory: Path) -> None:
+    missing = [part for part in _PARTS if not (source / part).exists()]
+    if missing:
+        raise BadInput(
+            f"data.source {source} has no {missing[0]}: give `builtin`, or a directory prepared by `data-prep` "
+            f"with {', '.join(_PARTS)}"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS:
+        if (source / part).is_dir():
+            shutil.copytree(source / part, directory / part, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source / part, directory / part)

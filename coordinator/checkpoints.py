@@ -1,0 +1,219 @@
+"""Checkpoints on disk: ordinary Hugging Face directories with a manifest of digests, written all or nothing.
+
+    checkpoints/step-00000120/   config.json, model.safetensors, tokenizer files, the model's code
+                                 optimizer.safetensors   the optimizer's moments by parameter name
+                                 manifest.json           step, losses, size and SHA-256 of every other file
+    checkpoints/latest           symlink to the newest intact one
+
+A checkpoint is written under a temporary name, synced to disk and renamed; a kill or a full disk leaves a temporary
+directory that the next start removes, and `latest` where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
+
+from swarm.bundle import file_digest
+from swarm.errors import OperationFailed
+from swarm.training_state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+OPTIMIZER = "optimizer.safetensors"
+LATEST = "latest"
+_NAME = re.compile(r"^step-(\d{8,})$")
+_TEMPORARY_PREFIX = ".writing-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One intact checkpoint: where it is and what its manifest says."""
+
+    path: Path
+    step: int
+    run_id: str
+    train_loss: float | None
+    heldout_loss: float | None
+    digest: str
+    saved_at: float
+
+
+class CheckpointStore:
+    """Writes, lists, verifies and thins out the checkpoints of one run.
+
+    :param keep: how many of the newest stay; the best by held-out loss and the first stay as well
+    """
+
+    def __init__(self, directory: Path, run_id: str, keep: int):
+        self.directory, self.run_id, self.keep = directory, run_id, keep
+        for leftover in directory.glob(f"{_TEMPORARY_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def list(self) -> list[Checkpoint]:
+        """All checkpoints with a readable manifest, oldest first; digests of their files are not checked."""
+        found = (self._read(path) for path in self.directory.iterdir() if _NAME.match(path.name))
+        return sorted((item for item in found if item is not None), key=lambda item: item.step)
+
+    def newest_intact(self) -> Checkpoint | None:
+        """The newest checkpoint all of whose files match the manifest; damaged ones are passed over, with a word."""
+        for checkpoint in reversed(self.list()):
+            damage = find_damage(checkpoint.path)
+            if damage is None:
+                self._point_latest(checkpoint.path)
+                return checkpoint
+            logger.warning("checkpoint %s is damaged (%s); trying an older one", checkpoint.path, damage)
+        return None
+
+    def write(
+        self,
+        state: TrainingState,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        train_loss: float | None,
+        heldout_loss: float | None,
+    ) -> Checkpoint:
+        """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written."""
+        name = f"step-{state.step:08d}"
+        temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=_TEMPORARY_PREFIX))
+        facts = {
+            "step": state.step,
+            "run_id": self.run_id,
+            "train_loss": train_loss,
+            "heldout_loss": heldout_loss,
+        }
+        try:
+            _write_files(temporary, state, tokenizer)
+            _write_manifest(temporary, {**facts, "format": FORMAT, "saved_at": time.time()})
+            os.chmod(temporary, 0o755)
+            _sync_tree(temporary)
+            final = self._move_into_place(temporary, self.directory / name)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise OperationFailed(
+                f"checkpoint {name} could not be written ({error.strerror or error})"
+            ) from None
+        self._point_latest(final)
+        self._thin_out()
+        written = self._read(final)
+        if written is None:
+            raise OperationFailed(f"checkpoint {name} cannot be read back")
+        return written
+
+    def _move_into_place(self, temporary: Path, final: Path) -> Path:
+        if final.exists():  # the same step again, after a restart from an older checkpoint
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _sync_directory(self.directory)
+        return final
+
+    def _point_latest(self, target: Path) -> None:
+        link = self.directory / f".{LATEST}.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+        os.replace(link, self.directory / LATEST)
+        _sync_directory(self.directory)
+
+    def _thin_out(self) -> None:
+        checkpoints = self.list()
+        best = min(
+            checkpoints, key=lambda item: item.heldout_loss if item.heldout_loss is not None else float("inf")
+        )
+        kept = {checkpoints[0].path, best.path, *(item.path for item in checkpoints[-self.keep :])}
+        for checkpoint in checkpoints:
+            if checkpoint.path not in kept:
+                # renamed first: a half-deleted directory must not look like a checkpoint
+                doomed = self.directory / f"{_TEMPORARY_PREFIX}{checkpoint.path.name}"
+                os.replace(checkpoint.path, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _read(self, path: Path) -> Checkpoint | None:
+        try:
+            raw = (path / MANIFEST).read_bytes()
+            facts = json.loads(raw)
+            return Checkpoint(
+                path=path,
+                step=int(facts["step"]),
+                run_id=str(facts["run_id"]),
+                train_loss=facts["train_loss"],
+                heldout_loss=facts["heldout_loss"],
+                digest=f"sha256:{file_digest(path / MANIFEST)}",
+                saved_at=float(facts["saved_at"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None if all match the manifest."""
+    try:
+        files = json.loads((path / MANIFEST).read_bytes())["files"]
+        for name, expected in files.items():
+            file = path / name
+            if not file.is_file() or file.stat().st_size != expected["size"]:
+                return f"{name} is missing or has the wrong size"
+            if file_digest(file) != expected["sha256"]:
+                return f"{name} does not match its digest"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return None
+
+
+def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
+    """Bring a state to what a checkpoint holds; raises `OperationFailed` if it is of another model."""
+    try:
+        weights = load_file(checkpoint.path / "model.safetensors")
+        moments = load_file(checkpoint.path / OPTIMIZER)
+        state.load_named(checkpoint.step, weights, moments)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise OperationFailed(f"checkpoint {checkpoint.path} does not fit this run: {error}") from None
+
+
+def _write_files(directory: Path, state: TrainingState, tokenizer: PreTrainedTokenizerBase) -> None:
+    with state.lock:
+        state.model.save_pretrained(directory)
+        save_file(state.named_moments(), directory / OPTIMIZER)
+    tokenizer.save_pretrained(directory)
+
+
+def _write_manifest(directory: Path, facts: dict[str, object]) -> None:
+    files = {
+        path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": file_digest(path)}
+        for path in _files(directory)
+    }
+    (directory / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=1))
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    yield from sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in _files(directory):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

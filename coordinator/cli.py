@@ -1,0 +1,64 @@
+"""The `coordinator` command: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
+)
+
+RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")]
+
+
+@app.command()
+def run(
+    spec: Annotated[Path, typer.Argument(help="Run spec, a TOML file; examples/demo.toml is one.")],
+    run_dir: RunDir = None,
+    initial_peers: Annotated[
+        list[str] | None, typer.Option(help="Join an existing swarm through these.")
+    ] = None,
+    host_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Where to listen; default port 31337.")
+    ] = None,
+    announce_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Addresses that others should use.")
+    ] = None,
+    dashboard: Annotated[str, typer.Option(help="HOST:PORT of the live page.")] = "127.0.0.1:8080",
+    exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
+) -> None:
+    """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
+    from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator
+
+    options = CoordinatorOptions(
+        spec_path=spec,
+        run_dir=run_dir,
+        initial_peers=initial_peers or [],
+        host_maddrs=host_maddrs or [DEFAULT_LISTEN],
+        announce_maddrs=announce_maddrs or [],
+        dashboard=dashboard,
+        exit_when_finished=exit_when_finished,
+    )
+    run_coordinator(options, lambda line: print(line, flush=True))
+
+
+@app.command()
+def status(
+    run_dir: RunDir = None, json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
+    """Show the run as its coordinator last saw it."""
+    from coordinator.report import describe, read_status
+    from coordinator.run_directory import find_run_directory
+
+    found = read_status(find_run_directory(run_dir))
+    print(found.model_dump_json() if json else describe(found))
+
+
+def main() -> None:
+    """Entry point of the `coordinator` command."""
+    from swarm.cli_support import run_app
+
+    run_app(app)

@@ -1,0 +1,50 @@
+"""`coordinator status`: the last status a coordinator wrote, as JSON or in words."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coordinator.run_directory import RunDirectory
+from coordinator.status import RunStatus
+from swarm.errors import OperationFailed
+
+OLD_AFTER_SECONDS = 15.0
+
+
+def read_status(run_dir: Path) -> RunStatus:
+    """The status in a run directory; raises `OperationFailed` if none can be read."""
+    path = RunDirectory(run_dir).status_path
+    try:
+        return RunStatus.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise OperationFailed(
+            f"{run_dir} has no status yet: start `coordinator run`, or wait a moment"
+        ) from None
+    except (OSError, ValidationError) as error:
+        raise OperationFailed(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def describe(status: RunStatus) -> str:
+    """The status in a few lines for a person."""
+    age = time.time() - status.generated_at
+    lines = [
+        f"{status.run_id}: {status.state}" + (f" ({status.reason})" if status.reason else ""),
+        f"step {status.global_step} of {status.target_steps}, {status.peers_online} peers, "
+        f"{status.samples_per_second:.1f} samples/s, goodput {_number(status.goodput)}",
+        f"loss {_number(status.train_loss)}, held-out {_number(status.heldout_loss)}",
+    ]
+    lines += [
+        f"  {peer.name:<14} {peer.state:<10} step {peer.global_step}, {peer.samples_per_second:.1f} samples/s, "
+        f"{peer.samples_contributed} samples, heard {peer.last_seen:.0f} s ago"
+        for peer in status.peers
+    ]
+    if age > OLD_AFTER_SECONDS:
+        lines.append(f"This is {age:.0f} s old: the coordinator does not run.")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,268 @@
+"""`coordinator run`: first contact, tracker, keeper of the state, checkpoints and dashboard of one run.
+
+Order is forced by hivemind: the bundle and the model first, then the DHT and the averager, which fork, then threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from data_prep.tokenizer import load_tokenizer
+
+from coordinator.bundle_source import prepare_bundle
+from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
+from coordinator.dashboard import DashboardServer, create_app
+from coordinator.evaluation import HeldoutEvaluator
+from coordinator.history import History
+from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
+from coordinator.state_keeper import StateKeeper
+from coordinator.status import CheckpointStatus, RunStatus
+from coordinator.totals import Totals
+from coordinator.tracker import Tracker
+from swarm.addresses import require_port_free, require_reachable, split_addresses
+from swarm.averager import SwarmAverager, increase_file_limit
+from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
+from swarm.dht import RecordBoard, TiedDHT, open_dht
+from swarm.errors import ArtelError, BadInput
+from swarm.identity import Identity
+from swarm.records import RunRecordValidator
+from swarm.service import ServiceThread
+from swarm.spec import RunSpec, load_spec
+from swarm.training_state import TrainingState, build_model
+from swarm.transfer import BundleServer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/31337"
+HEAD_RENEWAL_SECONDS = 10.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CoordinatorOptions:
+    """What may differ between coordinators of one run."""
+
+    spec_path: Path
+    run_dir: Path | None = None
+    initial_peers: Sequence[str] = ()
+    host_maddrs: Sequence[str] = (DEFAULT_LISTEN,)
+    announce_maddrs: Sequence[str] = ()
+    dashboard: str = "127.0.0.1:8080"
+    exit_when_finished: bool = False
+
+
+def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
+    """Serve a run until stopped (or finished, if asked); raises `ArtelError` with words for the user."""
+    increase_file_limit()
+    host, port = parse_host_port(options.dashboard)
+    require_port_free(options.host_maddrs)
+    peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []
+    directory = RunDirectory(options.run_dir or DEFAULT_PARENT / load_spec(options.spec_path).name)
+    spec = directory.open(options.spec_path)
+    identity = Identity.load_or_create(directory.identity_path)
+    signed = prepare_bundle(directory.bundle_path, spec, options.spec_path.parent, identity, say)
+    with ExitStack() as stack:
+        history = History(directory.history_path)
+        stack.callback(history.close)
+        dht = open_dht(
+            identity_path=directory.identity_path,
+            initial_peers=[address.text for address in peers],
+            host_maddrs=options.host_maddrs,
+            announce_maddrs=options.announce_maddrs,
+            validators=[RunRecordValidator(spec.run_id, frozenset([signed.open().authority]))],
+        )
+        stack.callback(dht.shutdown)
+        coordinator = _Coordinator(directory, spec, signed, identity, dht, history, stack)
+        server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
+        server.start()
+        stack.callback(server.stop)
+        coordinator.announce_addresses(say, server.address)
+        coordinator.serve(_stop_on_signals(), options.exit_when_finished, say)
+
+
+class _Coordinator:
+    """The running parts, and the two loops that drive them: the tracker's (a thread) and the keeper's."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        spec: RunSpec,
+        signed: SignedManifest,
+        identity: Identity,
+        dht: TiedDHT,
+        history: History,
+        stack: ExitStack,
+    ):
+        self.directory, self.spec, self.signed, self.dht, self.history = directory, spec, signed, dht, history
+        bundle = directory.bundle_path
+        tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+        state, candidate = (self._make_state(len(tokenizer), tokenizer.pad_token_id) for _ in range(2))
+        store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
+        resumed = store.newest_intact()
+        if resumed is not None:
+            load_checkpoint(resumed, state)
+        buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+        averager = SwarmAverager(
+            buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors
+        )
+        stack.callback(averager.shutdown)
+        service = ServiceThread(dht)
+        stack.callback(service.stop)
+        BundleServer(bundle).start(service)
+        board = RecordBoard(dht, spec.run_id, identity)
+        self.store, self.resumed = store, resumed
+        self.totals_path = directory.path / "totals.json"
+        self.tracker = Tracker(
+            board, spec, Totals.load(self.totals_path), started_at=(history.span() or (None,))[0]
+        )
+        evaluator = HeldoutEvaluator(bundle / HELDOUT_NAME)
+        self.keeper = StateKeeper(
+            spec, state, candidate, averager, board, store, evaluator, tokenizer, self._announce
+        )
+
+    def announce_addresses(self, say: Say, dashboard: str) -> None:
+        """Print and keep where the run can be joined and watched."""
+        self.join_line = join_line(self.dht, self.signed)
+        self.directory.write_dashboard_address(dashboard)
+        self.directory.write_join_line(self.join_line)
+        self.tracker.join_line = self.join_line
+        self.tracker.fingerprint = self.signed.fingerprint
+        if self.resumed is not None:
+            say(f"resumed from {self.resumed.path} at step {self.resumed.step}")
+        say(f"run        {self.spec.run_id}  (in {self.directory.path})")
+        say(f"dashboard  {dashboard}")
+        say(f"to join    {self.join_line}")
+
+    def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
+        """Track and keep until told to stop."""
+        self.keeper.start(self.resumed)
+        self._show_checkpoints()
+        self.keeper.sign_head()
+        tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
+        tracking.start()
+        head_signed = time.monotonic()
+        while not stop.is_set():
+            if self._follow(say) and self.keeper.finished:
+                say("the run is finished")
+            if self.keeper.finished and exit_when_finished:
+                self._let_peers_leave(stop)
+                break
+            if time.monotonic() - head_signed > HEAD_RENEWAL_SECONDS:
+                self.keeper.sign_head()
+                head_signed = time.monotonic()
+            stop.wait(min(1.0, self.spec.leases.period))
+        stop.set()
+        tracking.join(timeout=10)
+
+    def _follow(self, say: Say) -> bool:
+        """Let the keeper follow the swarm; True if that made a checkpoint."""
+        try:
+            checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
+        except ArtelError as error:  # a full disk must not take the tracker down
+            self._announce("checkpoint_failed", str(error))
+            return False
+        if checkpoint is None:
+            return False
+        self._show_checkpoints()
+        self.history.record_checkpoint(
+            checkpoint.step,
+            str(checkpoint.path.relative_to(self.directory.path)),
+            checkpoint.heldout_loss,
+            checkpoint.digest,
+            checkpoint.saved_at,
+        )
+        say(f"checkpoint {checkpoint.path}  held-out loss {checkpoint.heldout_loss:.3f}")
+        return True
+
+    def _track(self, stop: threading.Event) -> None:
+        last_step = self.tracker.view.newest_step
+        while not stop.is_set():
+            self.tracker.finished = self.keeper.finished
+            status = self.tracker.poll()
+            self.history.record_status(status, status.generated_at)
+            if status.global_step > last_step:
+                self._record_step(status)
+                last_step = status.global_step
+            self.directory.write_status(status)
+            self.totals_path.write_text(self.tracker.totals.model_dump_json())
+            stop.wait(min(1.0, self.spec.leases.period))
+
+    def _record_step(self, status: RunStatus) -> None:
+        members = [peer for peer in status.peers if peer.state in ("training", "averaging")]
+        self.history.record_step(
+            status.global_step,
+            status.generated_at,
+            status.train_loss,
+            samples=status.target_batch_size,
+            group_size=len(members),
+            peers_alive=status.peers_online,
+        )
+
+    def _let_peers_leave(self, stop: threading.Event) -> None:
+        """The last coordinator of a finished run stays until its peers have seen the final head record."""
+        deadline = time.monotonic() + 4 * self.spec.leases.expiration
+        while self.tracker.status.peers_online and time.monotonic() < deadline and not stop.is_set():
+            stop.wait(self.spec.leases.period)
+
+    def _show_checkpoints(self) -> None:
+        checkpoints = self.store.list()
+        self.tracker.checkpoints = [self._checkpoint_status(checkpoint) for checkpoint in checkpoints]
+        self.tracker.heldout_loss = checkpoints[-1].heldout_loss if checkpoints else None
+
+    def _checkpoint_status(self, checkpoint: Checkpoint) -> CheckpointStatus:
+        return CheckpointStatus(
+            step=checkpoint.step,
+            path=str(checkpoint.path.relative_to(self.directory.path)),
+            heldout_loss=checkpoint.heldout_loss,
+            digest=checkpoint.digest,
+            saved_at=checkpoint.saved_at,
+        )
+
+    def _announce(self, kind: str, sentence: str) -> None:
+        logger.warning(sentence)
+        self.history.record_event(kind, sentence, time.time())
+
+    def _make_state(self, vocab_size: int, pad_token_id: int) -> TrainingState:
+        return TrainingState(
+            self.spec, build_model(self.spec, vocab_size=vocab_size, pad_token_id=pad_token_id)
+        )
+
+
+def join_line(dht: TiedDHT, signed: SignedManifest) -> str:
+    """The command for volunteers: addresses that others can use (loopback only if there is nothing else)."""
+    addresses = [str(address) for address in dht.get_visible_maddrs(latest=True)]
+    public = [address for address in addresses if "/127.0.0.1/" not in address and "/::1/" not in address]
+    return f"peer join --initial-peers {' '.join(public or addresses)} --run {signed.fingerprint}"
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """Split HOST:PORT; raises `BadInput`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise BadInput(f"{text!r} is not HOST:PORT: give e.g. --dashboard 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def _stop_on_signals() -> threading.Event:
+    """The first signal asks for an orderly end, the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + signum)
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, handle)
+    return stop

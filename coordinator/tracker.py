@@ -1,0 +1,176 @@
+"""Turns signed records from the DHT into the status of the run: who is there, how far it is, how fast.
+
+Everything shown is derived from records and the clock; only the running totals of samples outlive a coordinator.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from coordinator.status import CheckpointStatus, PeerStatus, RunState, RunStatus
+from coordinator.totals import Totals
+from swarm.clock import SwarmView, make_view
+from swarm.dht import RecordBoard
+from swarm.records import HeadRecord, Lease, PeerRecord
+from swarm.spec import RunSpec
+from swarm.states import PeerState
+
+# how long a lost peer stays in the table
+REMEMBER_LOST_SECONDS = 600.0
+REMEMBER_LEFT_SECONDS = 10.0
+STALLED_AFTER_SECONDS = 60.0
+STALLED_AFTER_STEP_TIMES = 5
+
+
+@dataclass
+class _Known:
+    """What the tracker remembers of one peer: its last record, and when it last gave a sign of life."""
+
+    record: PeerRecord
+    heard: float
+
+
+class Tracker:
+    """Polls the DHT and keeps the current `RunStatus` and `SwarmView`.
+
+    >>> tracker = Tracker(board, spec); status = tracker.poll()          # doctest: +SKIP
+    """
+
+    def __init__(self, board: RecordBoard, spec: RunSpec, totals: Totals, started_at: float | None = None):
+        self.board, self.spec, self.totals = board, spec, totals
+        self.view = SwarmView(now=time.time())
+        self.started_at = started_at or time.time()
+        self.checkpoints: list[CheckpointStatus] = []
+        self.heldout_loss: float | None = None
+        self.join_line = ""
+        self.fingerprint = ""
+        self.finished = False
+        self._leases: dict[str, Lease] = {}
+        self._heads: dict[str, HeadRecord] = {}
+        self._peers: dict[str, _Known] = {}
+        self._last_step = (0, time.time())
+        self._step_seconds = 0.0
+        self.status = self._make_status(time.time())
+
+    def poll(self) -> RunStatus:
+        """Read all records once and derive the status; a silent DHT leaves the old records to expire."""
+        leases, peers, heads = (self.board.read(kind) for kind in (Lease, PeerRecord, HeadRecord))
+        self._leases = self._leases if leases is None else leases
+        self._heads = self._heads if heads is None else heads
+        now = time.time()
+        for peer_id, record in (peers or {}).items():
+            self._remember(peer_id, record)
+        self.view = make_view(self._leases, self._heads, self.spec, now)
+        self._forget(now)
+        self._measure_step(now)
+        self.status = self._make_status(now)
+        return self.status
+
+    def _remember(self, peer_id: str, record: PeerRecord) -> None:
+        known = self._peers.setdefault(peer_id, _Known(record, record.issued))
+        known.record, known.heard = record, max(known.heard, record.issued)
+        self.totals.count(peer_id, contributed=record.samples_contributed, computed=record.samples_computed)
+
+    def _forget(self, now: float) -> None:
+        for peer_id, lease in self._leases.items():
+            if peer_id in self._peers:
+                self._peers[peer_id].heard = max(self._peers[peer_id].heard, lease.issued)
+        for peer_id, known in list(self._peers.items()):
+            left = known.record.state is PeerState.LEAVING
+            if now - known.heard > (REMEMBER_LEFT_SECONDS if left else REMEMBER_LOST_SECONDS):
+                del self._peers[peer_id]
+
+    def _measure_step(self, now: float) -> None:
+        step, since = self._last_step
+        if self.view.newest_step > step:
+            if step:
+                seconds = (now - since) / (self.view.newest_step - step)
+                self._step_seconds = (
+                    seconds if not self._step_seconds else 0.8 * self._step_seconds + 0.2 * seconds
+                )
+            self._last_step = (self.view.newest_step, now)
+
+    def _make_status(self, now: float) -> RunStatus:
+        peers = [self._peer_status(peer_id, known, now) for peer_id, known in sorted(self._peers.items())]
+        online = [peer for peer in peers if peer.state not in ("lost", "leaving")]
+        step = self.view.newest_step
+        state, reason = self._state_of_run(online, now)
+        return RunStatus(
+            run_id=self.spec.run_id,
+            state=state,
+            global_step=step,
+            target_batch_size=self.spec.training.target_batch_size,
+            peers_online=len(online),
+            samples_per_second=sum(peer.samples_per_second for peer in online),
+            samples_total=self.totals.samples,
+            goodput=self._goodput(),
+            train_loss=_mean_loss(online, step),
+            heldout_loss=self.heldout_loss,
+            peers=peers,
+            checkpoints=self.checkpoints,
+            generated_at=now,
+            started_at=self.started_at,
+            target_steps=self.spec.training.total_steps,
+            samples_accumulated=self.view.samples_at(step),
+            reason=reason,
+            join_line=self.join_line,
+            fingerprint=self.fingerprint,
+        )
+
+    def _goodput(self) -> float | None:
+        """Samples in global steps / samples computed; those of the step in progress count as neither."""
+        pending = self.view.samples_at(self.view.newest_step)
+        settled = self.totals.computed - pending
+        return min(1.0, self.totals.samples / settled) if settled > 0 and self.totals.samples else None
+
+    def _peer_status(self, peer_id: str, known: _Known, now: float) -> PeerStatus:
+        record, lease = known.record, self._leases.get(peer_id)
+        live = lease is not None and lease.expires > now
+        state = lease.state if lease is not None and live else record.state
+        if not live and state is not PeerState.LEAVING:
+            state = PeerState.LOST
+        contributed = self.totals.by_peer.get(peer_id, 0)
+        working = live and state.contributes
+        return PeerStatus(
+            peer_id=peer_id,
+            name=record.name,
+            state=state.value,
+            device=record.device,
+            ranks=record.ranks,
+            samples_per_second=record.samples_per_second if working else 0.0,
+            samples_contributed=contributed,
+            global_step=lease.step if lease is not None else record.global_step,
+            loss=record.loss,
+            last_seen=max(0.0, now - known.heard),
+            client_mode=record.client_mode,
+            version=record.version,
+            error=record.last_error or None,
+            share=contributed / self.totals.samples if self.totals.samples else None,
+            samples_accumulated=lease.samples if lease is not None and live else 0,
+            partial_rounds=record.rounds_partial,
+            failed_rounds=record.rounds_failed,
+        )
+
+    def _state_of_run(self, online: list[PeerStatus], now: float) -> tuple[RunState, str | None]:
+        if self.finished:
+            return "finished", None
+        if not online:
+            return "waiting", "no peer is online; the next one continues from the last state"
+        patience = max(STALLED_AFTER_SECONDS, STALLED_AFTER_STEP_TIMES * self._step_seconds)
+        if self._step_seconds and now - self._last_step[1] > patience:
+            return "stalled", f"no global step for {now - self._last_step[1]:.0f} s"
+        if not any(peer.state in ("training", "averaging") for peer in online):
+            return "waiting", "peers are joining"
+        return "training", None
+
+
+def _mean_loss(online: list[PeerStatus], step: int) -> float | None:
+    """Mean of the last losses of the peers that are not behind, weighted by their speed."""
+    current = [peer for peer in online if peer.loss is not None and peer.global_step >= step - 1]
+    weight = sum(peer.samples_per_second or 1.0 for peer in current)
+    return (
+        sum((peer.loss or 0.0) * (peer.samples_per_second or 1.0) for peer in current) / weight
+        if current
+        else None
+    )

@@ -1,0 +1,95 @@
+"""Self-attention of LeanALBERT: rotary positions, masks, and the kernels that mix the values.
+
+Shapes: B batch, L length, D width, H heads, K head size. Masks are additive and finite (-10000, as the
+published code has it): a row of padding gives plain attention and not NaN, also in half precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MASKED_SCORE = -10000.0
+
+
+def rotary_table(
+    position_ids: torch.Tensor, head_size: int, base: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [B or 1, L, 1, K/2] in fp32 for positions [B or 1, L] (Su et al. 2021, eq. 34)."""
+    # linspace and not arange / head_size: bit-equal to the tables the published weights were trained with
+    exponents = torch.linspace(0, -1 + 2 / head_size, head_size // 2, device=position_ids.device)
+    angles = position_ids[..., None, None].float() * torch.pow(float(base), exponents)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BLHK: torch.Tensor, table: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotate the pairs (x[j], x[j + K/2]) of every head by the table's angles; keeps the dtype."""
+    cos, sin = table
+    first, second = x_BLHK.chunk(2, dim=-1)
+    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return rotated.to(x_BLHK.dtype)
+
+
+def positions_of(sequence_ids_BL: torch.Tensor) -> torch.Tensor:
+    """Positions [B, L] that restart at 0 wherever the sequence id changes."""
+    index = torch.arange(sequence_ids_BL.shape[1], device=sequence_ids_BL.device).expand_as(sequence_ids_BL)
+    starts = torch.zeros_like(index)
+    changed = sequence_ids_BL[:, 1:] != sequence_ids_BL[:, :-1]
+    starts[:, 1:] = torch.where(changed, index[:, 1:], 0)
+    return index - starts.cummax(dim=1).values
+
+
+def additive_mask(
+    attention_mask: torch.Tensor | None, sequence_ids_BL: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor | None:
+    """Additive scores [B, 1, 1 or L, L], or None where everything may be attended to.
+
+    `attention_mask` [B, L] or [B, L, L] is 1 where attending is allowed. `sequence_ids` [B, L] lets tokens
+    attend only within the run of tokens that carry their id.
+    """
+    allowed = None
+    if attention_mask is not None:
+        if attention_mask.is_floating_point():
+            raise ValueError("attention_mask must be an integer or bool tensor, 1 where attending is allowed")
+        allowed = attention_mask.bool()
+        allowed = allowed[:, None, None, :] if allowed.dim() == 2 else allowed[:, None]
+    if sequence_ids_BL is not None:
+        same = (sequence_ids_BL[:, :, None] == sequence_ids_BL[:, None, :])[:, None]
+        allowed = same if allowed is None else allowed & same
+    if allowed is None or (not torch.compiler.is_compiling() and bool(allowed.all())):
+        return None
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, MASKED_SCORE)
+
+
+def explicit_attention(
+    query_BHLK: torch.Tensor,
+    key_BHLK: torch.Tensor,
+    value_BHLK: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention by two batched products; returns the mixed values and the probabilities [B, H, L, L]."""
+    scores = torch.matmul(query_BHLK, (key_BHLK * query_BHLK.shape[-1] ** -0.5).transpose(-1, -2))
+    if mask is not None:
+        scores = scores + mask
+    probabilities = scores.softmax(dim=-1).to(value_BHLK.dtype)
+    dropped = nn.functional.dropout(probabilities, dropout) if dropout else probabilities
+    return torch.matmul(dropped, value_BHLK), probabilities
+
+
+def attend(
+    query_BHLK: torch.Tensor,
+    key_BHLK: torch.Tensor,
+    value_BHLK: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    dropout: float,
+    explicit: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Mix the values; the probabilities are returned only by the explicit kernel."""
+    if explicit:
+        return explicit_attention(query_BHLK, key_BHLK, value_BHLK, mask, dropout)
+    mixed = nn.functional.scaled_dot_product_attention(
+        query_BHLK, key_BHLK, value_BHLK, attn_mask=mask, dropout_p=dropout
+    )
+    return mixed, None

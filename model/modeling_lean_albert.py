@@ -1,0 +1,182 @@
+"""LeanALBERT for pre-training: masked language modelling and sentence order.
+
+The masked-LM head runs only where there is a label while training (it is the largest single cost of a
+step at every position); in evaluation it gives the scores of every position, unless told otherwise by
+`masked_positions_only`. A batch without any label has loss 0 and still a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import MaskedLMOutput
+from transformers.utils import ModelOutput
+
+from .configuration_lean_albert import LeanAlbertConfig
+from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
+from .layers_lean_albert import activation_function
+
+IGNORED_LABEL = -100
+MLM_LAYER_NORM_EPS = 1e-5  # the published head uses torch's default here and not the configuration's eps
+TIED_WEIGHTS = {"predictions.decoder.weight": "albert.embeddings.word_embeddings.weight"}
+
+
+@dataclass
+class LeanAlbertForPreTrainingOutput(ModelOutput):
+    """Losses and scores of both objectives.
+
+    loss: sum of the mean masked-LM and the mean sentence-order cross-entropy, of what has labels.
+    prediction_logits: [B, L, V], or [M, V] for the M labelled positions in reading order.
+    sop_logits: [B, 2] ([sequences, 2] if packed); class 0 is the original order, 1 the swapped one.
+    """
+
+    loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    sop_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class LeanAlbertMLMHead(nn.Module):
+    """Scores over the vocabulary: [..., D] -> [..., V], the decoder being the word embeddings."""
+
+    def __init__(self, config: LeanAlbertConfig) -> None:
+        super().__init__()
+        self.dense = DefaultInitLinear(config.hidden_size, config.embedding_size)
+        self.activation = activation_function(config.hidden_act)
+        self.layer_norm = nn.LayerNorm(config.embedding_size, eps=MLM_LAYER_NORM_EPS)
+        self.decoder = nn.Linear(config.embedding_size, config.vocab_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.layer_norm(self.activation(self.dense(hidden))))
+
+
+class LeanAlbertSOPHead(nn.Module):
+    """Sentence order: pooled [B, D] -> [B, 2]."""
+
+    def __init__(self, config: LeanAlbertConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = DefaultInitLinear(config.hidden_size, 2)
+
+    def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.dropout(pooled_BD))
+
+
+def mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in fp32 over the labels not ignored; 0, with a gradient, if there is none."""
+    total = nn.functional.cross_entropy(
+        logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
+
+
+class _WithMaskedLM(LeanAlbertPreTrainedModel):
+    """The part that pre-training and masked LM share: the head and where it is computed."""
+
+    _tied_weights_keys = TIED_WEIGHTS
+    predictions: LeanAlbertMLMHead
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.predictions.decoder
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.predictions.decoder = value  # type: ignore[assignment]
+
+    def _predict(
+        self, hidden_BLD: torch.Tensor, labels_BL: torch.Tensor | None, masked_positions_only: bool | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Loss (None without labels) and scores, of every position or of the labelled ones."""
+        if masked_positions_only is None:
+            masked_positions_only = self.training and labels_BL is not None
+        if masked_positions_only:
+            if labels_BL is None:
+                raise ValueError("masked_positions_only needs labels: they say which positions are masked")
+            chosen = labels_BL != IGNORED_LABEL
+            hidden_BLD, labels_BL = hidden_BLD[chosen], labels_BL[chosen]
+        logits = self.predictions(hidden_BLD)
+        return None if labels_BL is None else mean_cross_entropy(logits, labels_BL), logits
+
+
+class LeanAlbertForPreTraining(_WithMaskedLM):
+    """LeanALBERT with a masked-LM and a sentence-order head.
+
+    Example:
+        >>> model = LeanAlbertForPreTraining(config).train()
+        >>> model(input_ids, labels=labels, sentence_order_label=order).loss.backward()
+    """
+
+    def __init__(self, config: LeanAlbertConfig) -> None:
+        super().__init__(config)
+        self.albert = LeanAlbertModel(config)
+        self.predictions = LeanAlbertMLMHead(config)
+        self.sop_classifier = LeanAlbertSOPHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        sentence_order_label: torch.Tensor | None = None,
+        masked_positions_only: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> LeanAlbertForPreTrainingOutput | tuple:
+        """Scores and loss; `labels` [B, L] are -100 where nothing is asked, `sentence_order_label` is [B]."""
+        encoded = self.albert(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        loss, logits = self._predict(encoded.last_hidden_state, labels, masked_positions_only)
+        sop_logits = self.sop_classifier(encoded.pooler_output)
+        if sentence_order_label is not None:
+            sop_loss = mean_cross_entropy(sop_logits, sentence_order_label)
+            loss = sop_loss if loss is None else loss + sop_loss
+        output = LeanAlbertForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=logits,
+            sop_logits=sop_logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if wants_dict(self.config, return_dict) else output.to_tuple()
+
+
+class LeanAlbertForMaskedLM(_WithMaskedLM):
+    """LeanALBERT with a masked-LM head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^albert\.pooler\.", r"^sop_classifier\."]  # noqa: RUF012
+
+    def __init__(self, config: LeanAlbertConfig) -> None:
+        super().__init__(config)
+        self.albert = LeanAlbertModel(config, add_pooling_layer=False)
+        self.predictions = LeanAlbertMLMHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        masked_positions_only: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput | tuple:
+        """Scores [B, L, V] ([M, V] at the labelled positions) and loss; `labels` [B, L], -100 elsewhere."""
+        encoded = self.albert(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        loss, logits = self._predict(encoded.last_hidden_state, labels, masked_positions_only)
+        output = MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return output if wants_dict(self.config, return_dict) else output.to_tuple()

@@ -1,0 +1,85 @@
+"""The `peer` command: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
+)
+
+
+def default_cache_dir() -> Path:
+    """Where bundles and identities are kept: $XDG_CACHE_HOME/artel or ~/.cache/artel."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artel"
+
+
+@app.callback()
+def root() -> None:
+    """Keeps `join` a sub-command."""
+
+
+@app.command()
+def join(
+    initial_peers: Annotated[
+        list[str],
+        typer.Option(help="Addresses printed by `coordinator run`; several may follow one another."),
+    ],
+    more_peers: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name shown on the dashboard.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+    ] = None,
+    micro_batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per forward pass.")] = None,
+    client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
+    host_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
+    ] = None,
+    announce_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Addresses that others should use.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
+    ] = None,
+    stop_after_steps: Annotated[
+        int | None, typer.Option(min=1, help="Leave after so many global steps.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
+    """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
+    from peer.join import JoinOptions
+    from peer.join import join as join_run
+    from peer.reporting import make_reporter
+    from swarm.addresses import split_addresses
+
+    options = JoinOptions(
+        addresses=split_addresses([*initial_peers, *(more_peers or [])]),
+        fingerprint=run.removeprefix("sha256:") if run else None,
+        name=name,
+        device=device,
+        micro_batch_size=micro_batch_size,
+        client_mode=client_mode,
+        host_maddrs=host_maddrs or [],
+        announce_maddrs=announce_maddrs or [],
+        cache_dir=(cache_dir or default_cache_dir()).expanduser(),
+        stop_after_steps=stop_after_steps,
+    )
+    reporter = make_reporter(json)
+    try:
+        join_run(options, reporter)
+    finally:
+        reporter.close()
+
+
+def main() -> None:
+    """Entry point of the `peer` command."""
+    from swarm.cli_support import run_app
+
+    run_app(app)

@@ -1,0 +1,231 @@
+"""`peer join`: from one address to a training peer, and cleanly out again.
+
+The order is forced by hivemind: the bundle first (it says what to build), then the DHT and the averager, which fork,
+then threads. Everything this process started ends with it, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+
+import torch
+from data_prep.masking import WholeWordMasker
+from data_prep.stream import TrainingStream, stream_seed
+from data_prep.tokenizer import load_tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from model import LeanAlbertForPreTraining
+from peer.accumulator import Accumulator
+from peer.global_step import GlobalStep
+from peer.presence import Description, Presence
+from peer.reporting import Reporter
+from peer.synchronization import Synchronizer
+from peer.training_loop import TrainingLoop
+from swarm.addresses import Address, require_port_free, require_reachable
+from swarm.averager import SwarmAverager, increase_file_limit
+from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of, shard_paths
+from swarm.dht import RecordBoard, TiedDHT, open_dht
+from swarm.errors import BadInput, OperationFailed
+from swarm.identity import Identity
+from swarm.records import RunRecordValidator
+from swarm.service import ServiceThread
+from swarm.spec import RunSpec
+from swarm.training_state import TrainingState, build_model
+from swarm.transfer import BundleServer, fetch_bundle
+
+logger = logging.getLogger(__name__)
+
+MAX_IDENTITIES_PER_CACHE = 256
+_ANIMALS = (
+    *("otter", "heron", "lynx", "marten", "stork", "badger", "crane", "beaver"),
+    *("sable", "elk", "plover", "falcon", "hare", "siskin", "wolf", "perch"),
+)
+
+
+@dataclass(frozen=True)
+class JoinOptions:
+    """What may differ between peers; everything else comes from the run bundle."""
+
+    addresses: Sequence[Address]
+    fingerprint: str | None = None
+    name: str | None = None
+    device: str | None = None
+    micro_batch_size: int | None = None
+    client_mode: bool = False
+    host_maddrs: Sequence[str] = ()
+    announce_maddrs: Sequence[str] = ()
+    cache_dir: Path = Path()
+    stop_after_steps: int | None = None
+
+
+def join(options: JoinOptions, reporter: Reporter) -> None:
+    """Take part in a run until it is finished or we are told to stop; raises `ArtelError` with words for the user."""
+    increase_file_limit()
+    device = choose_device(options.device)
+    require_port_free(options.host_maddrs)
+    addresses = require_reachable(options.addresses)
+    cache = BundleCache(options.cache_dir)
+    signed, bundle = fetch_bundle(addresses, cache, fingerprint=options.fingerprint)
+    manifest = signed.open()
+    spec = load_spec_of(bundle, manifest)
+    with claimed_identity(options.cache_dir) as (identity, identity_path):
+        dht = open_dht(
+            identity_path=identity_path,
+            initial_peers=[address.text for address in addresses],
+            host_maddrs=options.host_maddrs or ["/ip4/0.0.0.0/tcp/0"],
+            announce_maddrs=options.announce_maddrs,
+            client_mode=options.client_mode,
+            validators=[RunRecordValidator(spec.run_id, frozenset([manifest.authority]))],
+        )
+        try:
+            _participate(options, reporter, spec, manifest, bundle, identity, dht, device)
+        finally:
+            dht.shutdown()
+
+
+def _participate(
+    options: JoinOptions,
+    reporter: Reporter,
+    spec: RunSpec,
+    manifest: Manifest,
+    bundle: Path,
+    identity: Identity,
+    dht: TiedDHT,
+    device: torch.device,
+) -> None:
+    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+    state = TrainingState(spec, _model_for(spec, tokenizer), device)
+    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+    averager = SwarmAverager(
+        buffers,
+        dht,
+        prefix=spec.run_id,
+        spec=spec.averaging,
+        client_mode=options.client_mode,
+        state_source=state.tensors,
+    )
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    service = ServiceThread(dht)
+    name = options.name or name_for(identity.peer_id)
+    presence = Presence(
+        RecordBoard(dht, spec.run_id, identity),
+        spec,
+        Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
+    )
+    stream = _open_stream(options, spec, tokenizer, bundle, identity)
+    try:
+        BundleServer(bundle).start(service)
+        presence.start()
+        reporter.joined(spec.run_id, identity.peer_id, name)
+        accumulator = Accumulator(state.parameters)
+        loop = TrainingLoop(
+            spec,
+            state,
+            stream,
+            accumulator,
+            GlobalStep(state, accumulator, averager, buffers, presence),
+            Synchronizer(state, averager, presence, stop),
+            presence,
+            reporter,
+            stop,
+        )
+        reason = loop.run(options.stop_after_steps)
+        presence.withdraw()
+        reporter.left(reason, loop.samples_contributed, loop.samples_computed)
+    finally:
+        stream.close()
+        service.stop()
+        averager.shutdown()
+
+
+def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerBase) -> LeanAlbertForPreTraining:
+    return build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+
+
+def _open_stream(
+    options: JoinOptions, spec: RunSpec, tokenizer: PreTrainedTokenizerBase, bundle: Path, identity: Identity
+) -> TrainingStream:
+    return TrainingStream(
+        shard_paths(bundle),
+        WholeWordMasker(tokenizer),
+        sequence_length=spec.data.sequence_length,
+        batch_size=options.micro_batch_size or spec.training.micro_batch_size,
+        seed=stream_seed(spec.seed, identity.peer_id),
+    )
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """The first signal asks the loop to end, the second ends the process at once (children die with it)."""
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + signum)
+        stop.set()
+
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        signal.signal(getattr(signal, name), handle)
+
+
+@contextmanager
+def claimed_identity(cache_dir: Path) -> Iterator[tuple[Identity, Path]]:
+    """An identity of this machine that no other running peer uses: stable over restarts, one per concurrent peer."""
+    folder = cache_dir / "identities"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(MAX_IDENTITIES_PER_CACHE):
+        path = folder / f"{index}.key"
+        with (folder / f"{index}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield Identity.load_or_create(path), path
+            return
+    raise OperationFailed(
+        f"{MAX_IDENTITIES_PER_CACHE} peers already use {folder}: choose another --cache-dir"
+    )
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """The device asked for, or a GPU if there is one; raises `BadInput` for a device that is not there."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(
+            f"--device {wanted} cannot be used ({reason}): try `cpu`, or `cuda` on a machine with a GPU"
+        ) from None
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """What the peer record says of the hardware."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def name_for(peer_id: str) -> str:
+    """A name a person can remember, the same for the same identity."""
+    digest = hashlib.sha256(peer_id.encode()).digest()
+    return f"{_ANIMALS[digest[0] % len(_ANIMALS)]}-{digest[1] % 100}"
+
+
+def package_version() -> str:
+    """The installed version of Artel."""
+    try:
+        return version("artel")
+    except PackageNotFoundError:
+        return "unknown"

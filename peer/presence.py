@@ -1,0 +1,178 @@
+"""Keeps a peer present in the swarm: a thread renews its lease and record, and watches everyone else's.
+
+The training loop says what it is doing (`update`) and looks at the last picture (`view`); both cost nothing. The
+thread also notices when this process did not run for a while (suspended laptop, SIGSTOP): whatever it holds then is
+stale and must be reloaded before it takes part again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from swarm.clock import SwarmView, make_view
+from swarm.dht import RecordBoard
+from swarm.records import HeadRecord, Lease, PeerRecord
+from swarm.spec import RunSpec
+from swarm.states import PeerState
+
+logger = logging.getLogger(__name__)
+
+LEASE_RENEWALS_PER_PEER_RECORD = 4
+VIEW_REFRESHES_PER_LEASE = 4
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a peer is doing right now, as told by its training loop."""
+
+    state: PeerState = PeerState.JOINING
+    step: int = 0
+    samples: int = 0
+    samples_per_second: float = 0.0
+    samples_contributed: int = 0
+    samples_computed: int = 0
+    loss: float | None = None
+    rounds_partial: int = 0
+    rounds_failed: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a peer is; does not change while it runs."""
+
+    name: str
+    version: str
+    device: str
+    ranks: int = 1
+    client_mode: bool = False
+
+
+class Presence:
+    """Publishes our signs of life and keeps a current `SwarmView`.
+
+    >>> presence = Presence(board, spec, Description("otter-17", "0.1.0", "cpu"))      # doctest: +SKIP
+    >>> presence.start(); presence.update(state=PeerState.TRAINING, step=7)             # doctest: +SKIP
+    """
+
+    def __init__(self, board: RecordBoard, spec: RunSpec, description: Description):
+        self.board, self.spec, self.description = board, spec, description
+        self.peer_id = board.identity.peer_id
+        self.activity = Activity()
+        self._heads: dict[str, HeadRecord] = {}
+        self._leases: dict[str, Lease] = {}
+        self._view = SwarmView(now=time.time())
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._suspended_for = 0.0
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    @property
+    def view(self) -> SwarmView:
+        """The swarm as of a moment ago, with our own activity as of now."""
+        return self._make_view()
+
+    def start(self) -> None:
+        """Publish ourselves, look around once, and go on doing both in the background."""
+        self.refresh()
+        self._publish(with_record=True)
+        self._thread.start()
+
+    def update(self, **changes: object) -> None:
+        """Say what changed; a new state or step is published at once."""
+        with self._lock:
+            before, self.activity = self.activity, replace(self.activity, **changes)  # type: ignore[arg-type]
+        if (before.state, before.step) != (self.activity.state, self.activity.step):
+            self._wake.set()
+
+    def refresh(self) -> SwarmView:
+        """Read leases and heads from the DHT now; on a silent DHT the old ones stay until they expire."""
+        leases, heads = self.board.read(Lease), self.board.read(HeadRecord)
+        with self._lock:
+            self._leases = self._leases if leases is None else leases
+            self._heads = self._heads if heads is None else heads
+        return self._make_view()
+
+    def take_suspension(self) -> float:
+        """Seconds that this process was not running since the last call; 0.0 if it always was."""
+        with self._lock:
+            seconds, self._suspended_for = self._suspended_for, 0.0
+        return seconds
+
+    def withdraw(self) -> None:
+        """Tell everyone that we are gone; the last thing a peer says."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(timeout=5)
+        self.update(state=PeerState.LEAVING, samples=0)
+        self._publish(with_record=True)
+
+    def _run(self) -> None:
+        period = self.spec.leases.period
+        next_lease, renewals, last_tick = 0.0, 0, time.time()
+        while not self._stopped.is_set():
+            woken = self._wake.wait(period / VIEW_REFRESHES_PER_LEASE)
+            self._wake.clear()
+            last_tick = self._notice_suspension(last_tick)
+            if woken or time.monotonic() >= next_lease:
+                renewals += 1
+                self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
+                next_lease = time.monotonic() + period
+            self.refresh()
+
+    def _notice_suspension(self, last_tick: float) -> float:
+        # a DHT that answers slowly also makes a gap, but never longer than its calls' deadlines
+        now = time.time()
+        if now - last_tick > self.spec.leases.expiration:
+            with self._lock:
+                self._suspended_for += now - last_tick
+        return now
+
+    def _publish(self, with_record: bool) -> None:
+        self.board.publish(self._lease())
+        if with_record:
+            self.board.publish(self._peer_record())
+
+    def _lease(self) -> Lease:
+        now, activity = time.time(), self.activity
+        return Lease(
+            run_id=self.board.run_id,
+            issued=now,
+            expires=now + self.spec.leases.expiration,
+            state=activity.state,
+            step=activity.step,
+            samples=activity.samples,
+            samples_per_second=activity.samples_per_second,
+            client_mode=self.description.client_mode,
+        )
+
+    def _peer_record(self) -> PeerRecord:
+        now, activity, what = time.time(), self.activity, self.description
+        return PeerRecord(
+            run_id=self.board.run_id,
+            issued=now,
+            expires=now + self.spec.leases.expiration * LEASE_RENEWALS_PER_PEER_RECORD,
+            name=what.name,
+            version=what.version,
+            state=activity.state,
+            device=what.device,
+            ranks=what.ranks,
+            client_mode=what.client_mode,
+            global_step=activity.step,
+            samples_per_second=activity.samples_per_second,
+            samples_contributed=activity.samples_contributed,
+            samples_computed=activity.samples_computed,
+            loss=activity.loss,
+            rounds_partial=activity.rounds_partial,
+            rounds_failed=activity.rounds_failed,
+            last_error=activity.last_error[:200],
+        )
+
+    def _make_view(self) -> SwarmView:
+        with self._lock:
+            leases = {**self._leases, self.peer_id: self._lease()}
+            return make_view(leases, self._heads, self.spec, time.time())

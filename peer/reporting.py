@@ -1,0 +1,136 @@
+"""What `peer join` prints: a live panel on a terminal, one line per event otherwise, JSON lines with `--json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from peer.global_step import StepReport
+from peer.synchronization import Synced
+
+
+class Reporter:
+    """Plain lines, for logs and pipes."""
+
+    def joined(self, run_id: str, peer_id: str, name: str) -> None:
+        """The peer has entered the swarm and holds the run bundle."""
+        self._line(f"joined {run_id} as {name} ({peer_id})")
+
+    def synced(self, synced: Synced) -> None:
+        """The peer has the swarm's current state."""
+        source = f"from {synced.donor}" if synced.donor else "from the run's seed or its own memory"
+        self._line(f"state of step {synced.global_step} {source} in {synced.seconds:.1f} s")
+
+    def step(self, report: StepReport, summary: str) -> None:
+        """A global step was made."""
+        loss = "-" if report.loss is None else f"{report.loss:.3f}"
+        self._line(
+            f"step {report.global_step}: loss {loss}, {report.swarm_samples} samples of {report.group} peers "
+            f"({report.samples} ours), averaged in {report.seconds:.1f} s; {summary}"
+        )
+
+    def message(self, text: str) -> None:
+        """Anything else that a person should know."""
+        self._line(text)
+
+    def left(self, reason: str, contributed: int, computed: int) -> None:
+        """The peer has left the swarm."""
+        self._line(f"left: {reason}; contributed {contributed} of {computed} computed samples. Thank you!")
+
+    def close(self) -> None:
+        """Give the terminal back."""
+
+    def _line(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+class JsonReporter(Reporter):
+    """One JSON object per line on stdout, nothing else."""
+
+    def joined(self, run_id: str, peer_id: str, name: str) -> None:
+        self._event("joined", run_id=run_id, peer_id=peer_id, name=name)
+
+    def synced(self, synced: Synced) -> None:
+        self._event(
+            "synced", global_step=synced.global_step, donor=synced.donor, seconds=round(synced.seconds, 3)
+        )
+
+    def step(self, report: StepReport, summary: str) -> None:
+        self._event(
+            "step",
+            global_step=report.global_step,
+            loss=report.loss,
+            samples=report.samples,
+            group=report.group,
+            swarm_samples=report.swarm_samples,
+            received=round(report.received, 4),
+            seconds=round(report.seconds, 3),
+        )
+
+    def message(self, text: str) -> None:
+        self._event("message", text=text)
+
+    def left(self, reason: str, contributed: int, computed: int) -> None:
+        self._event("left", reason=reason, samples_contributed=contributed, samples_computed=computed)
+
+    def _event(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+
+
+class PanelReporter(Reporter):
+    """A live panel: who we are, the last step, our part in it, the last messages."""
+
+    def __init__(self, console: Console):
+        self._facts: dict[str, str] = {}
+        self._messages: list[str] = []
+        self._live = Live(self._render(), console=console, refresh_per_second=4)
+        self._live.start()
+
+    def joined(self, run_id: str, peer_id: str, name: str) -> None:
+        self._facts |= {"run": run_id, "you are": f"{name} ({peer_id})"}
+        self._line("joined the swarm")
+
+    def step(self, report: StepReport, summary: str) -> None:
+        loss = "-" if report.loss is None else f"{report.loss:.3f}"
+        self._facts |= {
+            "global step": str(report.global_step),
+            "loss": loss,
+            "samples": f"{report.swarm_samples} of {report.group} peers, {report.samples} of them yours",
+            "averaging": f"{report.seconds:.1f} s, {report.received:.0%} received",
+            "you": summary,
+        }
+        self._live.update(self._render())
+
+    def left(self, reason: str, contributed: int, computed: int) -> None:
+        super().left(reason, contributed, computed)
+        self.close()
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _line(self, text: str) -> None:
+        self._messages = [*self._messages[-4:], f"{time.strftime('%H:%M:%S')} {text}"]
+        self._live.update(self._render())
+
+    def _render(self) -> Panel:
+        table = Table.grid(padding=(0, 2))
+        for label, value in self._facts.items():
+            table.add_row(Text(label, style="bold"), value)
+        return Panel(Group(table, *map(Text, self._messages)), title="artel peer", expand=False)
+
+
+def make_reporter(as_json: bool) -> Reporter:
+    """The reporter that fits where stdout goes."""
+    if as_json:
+        return JsonReporter()
+    if sys.stdout.isatty():
+        return PanelReporter(Console())
+    return Reporter()

@@ -1,0 +1,100 @@
+"""Getting the swarm's current state before taking part, and again whenever this peer has fallen behind.
+
+A peer never trains below the head record and never starts a run over because nobody answered: only at step 0 are the
+spec's seed and its weights the state. Donors are those whose signed leases are furthest, then the coordinators.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from peer.presence import Presence
+from swarm.averager import StateUnavailable, SwarmAverager
+from swarm.clock import SwarmView
+from swarm.states import PeerState
+from swarm.training_state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+STALLED_AFTER_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Synced:
+    """Where a state came from: a donor's peer id, or None for our own."""
+
+    global_step: int
+    donor: str | None
+    seconds: float
+
+
+class Synchronizer:
+    """Brings a `TrainingState` up to the swarm's step."""
+
+    def __init__(
+        self, state: TrainingState, averager: SwarmAverager, presence: Presence, stop: threading.Event
+    ):
+        self.state, self.averager, self.presence, self.stop = state, averager, presence, stop
+        # until a first state was verified ours is only a seed, good for step 0
+        self.trusted_own_state = False
+
+    def synchronize(self, *, force: bool = False) -> Synced | None:
+        """Block until our state is the swarm's; None if told to stop first.
+
+        :param force: fetch a state even if ours has the right step, because ours may have drifted
+        """
+        started, attempt = time.monotonic(), 0
+        self.presence.update(state=PeerState.SYNCING, step=self.state.step, samples=0)
+        while not self.stop.is_set():
+            donor = self._try_once(self.presence.refresh(), force)
+            if donor is not _NO_DONOR:
+                self.trusted_own_state = True
+                self.presence.update(step=self.state.step, last_error="")
+                return Synced(self.state.step, donor, time.monotonic() - started)
+            attempt += 1
+            if attempt >= STALLED_AFTER_ATTEMPTS:
+                self.presence.update(state=PeerState.STALLED, last_error="nobody offers the current state")
+            self.stop.wait(RETRY_SECONDS)
+        return None
+
+    def _try_once(self, view: SwarmView, force: bool) -> str | None:
+        if view.head is None:
+            logger.info("no head record yet: is the coordinator running?")
+            return _NO_DONOR
+        others_at = [
+            view.leases[peer].step
+            for peer in view.donors(view.head.step, self.presence.peer_id)
+            if peer in view.leases
+        ]
+        current = max([view.head.step, *others_at])
+        if self._own_state_serves(current, force and bool(others_at)):
+            return None
+        for donor in view.donors(view.head.step, exclude=self.presence.peer_id):
+            if self._load_from(donor, view.head.step):
+                return donor
+        return _NO_DONOR
+
+    def _own_state_serves(self, current: int, force: bool) -> bool:
+        if current == 0:
+            return True
+        return self.trusted_own_state and not force and self.state.step >= current
+
+    def _load_from(self, donor: str, min_step: int) -> bool:
+        timeout = self.state.spec.averaging.download_timeout
+        try:
+            step, tensors = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
+        except StateUnavailable as error:
+            logger.info("no state from %s: %s", donor, error)
+            return False
+        if step < min_step:
+            logger.info("state of %s is at step %d, below the head's %d", donor, step, min_step)
+            return False
+        self.state.load(step, tensors)
+        return True
+
+
+_NO_DONOR = ""

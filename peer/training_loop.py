@@ -1,0 +1,156 @@
+"""The local loop of a peer: micro-batches into the accumulator, a global step whenever the swarm's is due.
+
+A hundred lines of plain loop on purpose: everything a peer does in its life passes through `TrainingLoop.run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import torch
+from data_prep.stream import TrainingStream
+
+from peer.accumulator import Accumulator
+from peer.global_step import GlobalStep, StepReport
+from peer.presence import Presence
+from peer.reporting import Reporter
+from peer.synchronization import Synchronizer
+from swarm.clock import SwarmView
+from swarm.spec import RunSpec
+from swarm.states import PeerState
+from swarm.training_state import TrainingState
+
+SPEED_SMOOTHING = 0.2
+PARTIAL_ROUNDS_BEFORE_RELOAD = 3
+# after the last step: how long to stay so that the coordinator can fetch the final state
+LINGER_SECONDS = 60.0
+
+
+class TrainingLoop:
+    """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set.
+
+    :param stop: set from outside to end after the micro-batch in hand
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        state: TrainingState,
+        stream: TrainingStream,
+        accumulator: Accumulator,
+        global_step: GlobalStep,
+        synchronizer: Synchronizer,
+        presence: Presence,
+        reporter: Reporter,
+        stop: threading.Event,
+    ):
+        self.spec, self.state, self.stream = spec, state, stream
+        self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
+        self.presence, self.reporter, self.stop = presence, reporter, stop
+        self.samples_computed = 0
+        self.samples_contributed = 0
+        self.steps_made = 0
+        self._samples_per_second = 0.0
+
+    def run(self, stop_after_steps: int | None = None) -> str:
+        """Train; returns in words why it ended."""
+        self._synchronize(force=False)
+        self.state.model.train()
+        while not self.stop.is_set():
+            if self.state.step >= self.spec.training.total_steps:
+                self._linger()
+                return "the run is finished"
+            if stop_after_steps is not None and self.steps_made >= stop_after_steps:
+                return f"made {self.steps_made} global steps as asked"
+            if self._fell_behind():
+                self._synchronize(force=True)
+                continue
+            self._micro_batch()
+            if self.presence.view.is_due(self.state.step, self.spec.training.target_batch_size):
+                self._make_step()
+        return "asked to stop"
+
+    def _fell_behind(self) -> bool:
+        """Whether our state must not be used any further before it is reloaded."""
+        if (seconds := self.presence.take_suspension()) > 0:
+            self.reporter.message(f"was suspended for {seconds:.0f} s")
+            return True
+        if self.global_step.partial_in_a_row >= PARTIAL_ROUNDS_BEFORE_RELOAD:
+            self.reporter.message("several rounds in a row were partial")
+            self.global_step.partial_in_a_row = 0
+            return True
+        return self.presence.view.newest_step > self.state.step
+
+    def _synchronize(self, force: bool) -> None:
+        self.accumulator.reset()
+        synced = self.synchronizer.synchronize(force=force)
+        if synced is None:
+            return
+        self.presence.update(state=PeerState.TRAINING, step=self.state.step, samples=0)
+        self.reporter.synced(synced)
+
+    def _micro_batch(self) -> None:
+        started = time.monotonic()
+        batch = {
+            name: tensor.to(self.state.parameters[0].device) for name, tensor in next(self.stream).items()
+        }
+        samples = len(batch["input_ids"])
+        with _autocast(self.state.parameters[0].device):
+            loss = self.state.model(**batch).loss
+        if not self.accumulator.add(loss, samples):
+            self.reporter.message("skipped a micro-batch whose loss was not finite")
+        self.samples_computed += samples
+        self._measure_speed(samples / (time.monotonic() - started))
+        self.presence.update(
+            samples=self.accumulator.samples,
+            samples_per_second=self._samples_per_second,
+            samples_computed=self.samples_computed,
+        )
+
+    def _measure_speed(self, samples_per_second: float) -> None:
+        if self._samples_per_second == 0.0:
+            self._samples_per_second = samples_per_second
+        self._samples_per_second += SPEED_SMOOTHING * (samples_per_second - self._samples_per_second)
+
+    def _make_step(self) -> None:
+        report = self.global_step.make()
+        if report is not None:
+            self.steps_made += 1
+            self.samples_contributed += report.samples
+            self.presence.update(
+                loss=report.loss if report.loss is not None else self.presence.activity.loss,
+                samples_contributed=self.samples_contributed,
+            )
+            self.reporter.step(report, self._summary(report))
+        self.presence.update(
+            rounds_partial=self.global_step.rounds_partial, rounds_failed=self.global_step.rounds_failed
+        )
+
+    def _summary(self, report: StepReport) -> str:
+        share = report.samples / report.swarm_samples if report.swarm_samples else 0.0
+        return f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours"
+
+    def _linger(self) -> None:
+        """Stay as a donor until the head record shows that the coordinator has the final state."""
+        deadline = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < deadline and not self.stop.is_set():
+            if _final_state_is_safe(self.presence.refresh(), self.spec.training.total_steps):
+                return
+            self.stop.wait(self.spec.leases.period)
+
+
+def _final_state_is_safe(view: SwarmView, total_steps: int) -> bool:
+    return view.head is not None and view.head.step >= total_steps
+
+
+@contextlib.contextmanager
+def _autocast(device: torch.device) -> Iterator[None]:
+    """bf16 where the GPU has it, fp32 elsewhere."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            yield
+    else:
+        yield

@@ -1,0 +1,334 @@
+"""The one adapter around hivemind's averaging: rounds keyed by global step, counted, and state that can be verified.
+
+hivemind does the work (matchmaking, butterfly all-reduce, compression). This subclass changes what it trusts:
+
+- A group is keyed by kind and global step (hivemind's "group bits"), so peers at different steps never average.
+- The size of the group is known from leases, so matchmaking ends when everyone is there instead of timing out.
+- A round reports what was really received, not only how many peers were grouped.
+- State is downloaded from a donor that the caller chose by signed records, against known shapes, and never from
+  whoever announces itself; hyperparameters do not travel.
+
+Private attributes of hivemind 1.1.12 are touched in this file only. The averager is a forked process: create it in
+the main thread, before other threads; it dies with its parent. One round at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
+
+import hivemind
+import torch
+from hivemind.averaging import DecentralizedAverager
+from hivemind.averaging.allreduce import AllReduceRunner
+from hivemind.averaging.group_info import GroupInfo
+from hivemind.averaging.key_manager import GroupKeyManager
+from hivemind.compression import (
+    CompressionBase,
+    CompressionInfo,
+    Float16Compression,
+    NoCompression,
+    SizeAdaptiveCompression,
+    Uniform8BitQuantization,
+    deserialize_torch_tensor,
+)
+from hivemind.p2p import P2PContext, PeerID
+from hivemind.proto import averaging_pb2
+from hivemind.utils import MPFuture
+from hivemind.utils.asyncio import aiter_with_timeout
+from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
+
+from swarm.lifeline import die_with_parent
+from swarm.spec import AveragingSpec
+
+logger = logging.getLogger(__name__)
+
+# below this many values a codebook costs more than it saves, and small tensors (biases, norms) are sensitive
+SMALL_TENSOR_VALUES = 2**16
+STATE_OVERHEAD_BYTES = 2**20
+
+# (step, tensors) of the state to hand to a newcomer, or None when there is nothing to give
+StateSource = Callable[[], "tuple[int, Sequence[torch.Tensor]] | None"]
+
+
+class RoundKind(int, Enum):
+    """What a round averages; part of the group's key."""
+
+    GRADIENTS = 0
+    STATE = 1
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one averaging round really did, seen from this peer.
+
+    :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
+    :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
+    :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
+    """
+
+    samples_by_peer: dict[str, int]
+    received_fraction: float
+    inputs_fraction: float
+
+    @property
+    def group_size(self) -> int:
+        return len(self.samples_by_peer)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the group sent arrived."""
+        return self.received_fraction == 1.0 and self.inputs_fraction == 1.0
+
+
+class RoundFailed(Exception):
+    """No group was found, or the all-reduce broke off; the tensors may hold a mixture and must be thrown away."""
+
+
+class StateUnavailable(Exception):
+    """The donor did not send a state that fits; says why."""
+
+
+def compression_for(name: str) -> CompressionBase:
+    """The codec behind a name in the run spec."""
+    codecs: dict[str, Callable[[], CompressionBase]] = {
+        "none": NoCompression,
+        "float16": Float16Compression,
+        "8bit": lambda: SizeAdaptiveCompression(
+            threshold=SMALL_TENSOR_VALUES, less=Float16Compression(), greater_equal=Uniform8BitQuantization()
+        ),
+    }
+    return codecs[name]()
+
+
+class SwarmAverager(DecentralizedAverager):
+    """Averages one set of buffers in rounds, and hands out and fetches state.
+
+    >>> averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging)      # doctest: +SKIP
+    >>> averager.run_round(RoundKind.GRADIENTS, step=7, group_size=3, weight=96.0, samples=96)  # doctest: +SKIP
+
+    :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
+    :param state_source: called in this process whenever a newcomer asks for state
+    """
+
+    def __init__(
+        self,
+        buffers: Sequence[torch.Tensor],
+        dht: hivemind.DHT,
+        *,
+        prefix: str,
+        spec: AveragingSpec,
+        client_mode: bool = False,
+        state_source: StateSource | None = None,
+    ):
+        self._codecs = {
+            RoundKind.GRADIENTS: compression_for(spec.gradient_compression),
+            RoundKind.STATE: compression_for(spec.state_compression),
+        }
+        self._spec = spec
+        self._state_source = state_source
+        self._received = (0.0, 0.0)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            super().__init__(
+                buffers,
+                dht,
+                start=True,
+                prefix=prefix,
+                min_matchmaking_time=spec.matchmaking_time,
+                request_timeout=spec.request_timeout,
+                next_chunk_timeout=spec.next_chunk_timeout,
+                allreduce_timeout=spec.allreduce_timeout,
+                allow_state_sharing=False,  # would announce us in an unsigned record
+                client_mode=client_mode,
+            )
+        finally:
+            # hivemind switches Ctrl-C off in the parent and leaves it so
+            signal.signal(signal.SIGINT, handler)
+
+    def run_round(
+        self, kind: RoundKind, *, step: int, group_size: int, weight: float, samples: int
+    ) -> RoundResult:
+        """Average the buffers in place with the other peers that are at `step`; blocks until done.
+
+        :param group_size: how many peers take part, ourselves included; the round starts as soon as they are there,
+            or with those who came when the matchmaking time is over
+        :param weight: weight of our values in the average
+        :raises RoundFailed: nobody came in time, or the exchange broke off
+        """
+        wait = self._spec.matchmaking_time + 2 * self._spec.request_timeout
+        self._outer_pipe.send(
+            ("_prepare_round", [], {"kind": int(kind), "step": step, "group_size": group_size})
+        )
+        control = super().step(
+            gather=samples,
+            weight=weight,
+            timeout=wait,
+            allow_retries=False,
+            wait=False,
+            require_trigger=False,
+        )
+        try:
+            result = control.result(wait + self._spec.allreduce_timeout)
+        except BaseException as error:
+            if not control.done():
+                control.cancel()
+            if not isinstance(error, Exception):
+                raise
+            raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
+        gathered, received, inputs = result
+        samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
+        return RoundResult(samples_by_peer, received, inputs)
+
+    def download_state(
+        self, donor: str, *, shapes: Sequence[torch.Size], timeout: float
+    ) -> tuple[int, list[torch.Tensor]]:
+        """Fetch (global step, tensors) from one donor.
+
+        :param shapes: of the fp32 tensors that must arrive, in order
+        :raises StateUnavailable: the donor is gone, too slow, has nothing, or sends something else
+        """
+        future: MPFuture = MPFuture()
+        request = {
+            "donor": donor,
+            "shapes": [tuple(shape) for shape in shapes],
+            "timeout": timeout,
+            "future": future,
+        }
+        self._outer_pipe.send(("_fetch_state", [], request))
+        try:
+            return future.result(timeout + 5)
+        except StateUnavailable:
+            raise
+        except Exception as error:
+            raise StateUnavailable(f"{type(error).__name__} {error}".strip()) from None
+
+    def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], Any]:
+        """Called by hivemind in the host process when a newcomer asks; an empty list means: nothing to give."""
+        state = self._state_source() if self._state_source is not None else None
+        step, tensors = state if state is not None else (-1, [])
+        return {"step": step}, tensors, None
+
+    # Everything below runs in the averager process.
+
+    def run(self) -> None:
+        die_with_parent(self._parent_pid)
+        # the host decides when to end; handlers inherited from it would keep terminate() from working
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for name in ("SIGINT", "SIGUSR1"):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        super().run()
+
+    async def _prepare_round(self, kind: int, step: int, group_size: int) -> None:
+        """Key the next matchmaking by kind and step, and let it end when `group_size` peers are there."""
+        bits = f"{step:b}{kind:b}"
+        self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None)
+        self._matchmaking.target_group_size = group_size
+        self.allreduce_kwargs["compression"] = self._codecs[RoundKind(kind)]
+        self._received = (0.0, 0.0)
+
+    async def _run_allreduce_inplace_(
+        self,
+        tensors: Sequence[torch.Tensor],
+        group_info: GroupInfo,
+        group_id: bytes | None = None,
+        **kwargs: Any,
+    ) -> None:
+        await super()._run_allreduce_inplace_(tensors, group_info, group_id, **kwargs)
+        runner: AllReduceRunner = self._running_groups[group_id or group_info.group_id].result()
+        container, reducer = runner.tensor_part_container, runner.tensor_part_reducer
+        expected = reducer.num_parts * reducer.num_senders
+        self._received = (
+            1.0 - container.failed_size / container.total_size,
+            sum(reducer.num_parts_received) / expected if expected else 1.0,
+        )
+
+    async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
+        gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
+        return (gathered, *self._received)
+
+    async def _declare_for_download_periodically(self) -> None:
+        """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""
+
+    async def rpc_download_state(
+        self, _request: averaging_pb2.DownloadRequest, _context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.DownloadData]:
+        """Stream our current state: metadata in the first message, then the tensors uncompressed."""
+        metadata, tensors, _infos = await self._get_current_state_from_host_process()
+        for index, tensor in enumerate(tensors):
+            info = CompressionInfo.from_tensor(tensor, key=index)
+            for part in split_for_streaming(NoCompression().compress(tensor, info, allow_inplace=False)):
+                yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
+                metadata = b""
+
+    async def _fetch_state(
+        self, donor: str, shapes: list[tuple[int, ...]], timeout: float, future: MPFuture
+    ) -> None:
+        try:
+            future.set_result(await asyncio.wait_for(self._receive_state(donor, shapes), timeout))
+        except asyncio.TimeoutError:
+            future.set_exception(StateUnavailable(f"the download took longer than {timeout:.0f} s"))
+        except Exception as error:  # a donor can make deserialisation fail in any way
+            future.set_exception(StateUnavailable(str(error) or type(error).__name__))
+
+    async def _receive_state(
+        self, donor: str, shapes: list[tuple[int, ...]]
+    ) -> tuple[int, list[torch.Tensor]]:
+        stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
+        stream = await stub.rpc_download_state(averaging_pb2.DownloadRequest())
+        limit = 4 * sum(torch.Size(shape).numel() for shape in shapes) + STATE_OVERHEAD_BYTES
+        step, received = -1, 0
+        parts: list[Any] = []
+        tensors: list[torch.Tensor] = []
+        async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
+            if message.metadata:
+                step = int(self.serializer.loads(message.metadata)["step"])
+            received += len(message.tensor_part.buffer)
+            if received > limit:
+                raise StateUnavailable(f"the donor sent more than the {limit} bytes that the state has")
+            if message.tensor_part.dtype and parts:
+                tensors.append(_checked_tensor(parts, shapes, len(tensors)))
+                parts = []
+            parts.append(message.tensor_part)
+        if parts:
+            tensors.append(_checked_tensor(parts, shapes, len(tensors)))
+        if step < 0 or len(tensors) != len(shapes):
+            raise StateUnavailable(f"the donor sent {len(tensors)} of {len(shapes)} tensors")
+        return step, tensors
+
+
+class _FixedKey(GroupKeyManager):
+    """Keeps the group's key: hivemind would walk to another bucket after each round."""
+
+    async def update_key_on_group_assembled(self, group_info: GroupInfo) -> None:
+        pass
+
+
+def _checked_tensor(parts: list[Any], shapes: list[tuple[int, ...]], index: int) -> torch.Tensor:
+    """One received tensor, if it is the fp32 tensor of finite values expected at `index`."""
+    if index >= len(shapes):
+        raise StateUnavailable("the donor sent too many tensors")
+    if tuple(parts[0].size) != shapes[index] or parts[0].dtype != "float32":
+        raise StateUnavailable(
+            f"tensor {index} is {parts[0].dtype}{list(parts[0].size)}, not float32{shapes[index]}"
+        )
+    tensor = deserialize_torch_tensor(combine_from_streaming(parts))
+    if not torch.isfinite(tensor).all():
+        raise StateUnavailable(f"tensor {index} has values that are not finite")
+    return tensor
+
+
+def increase_file_limit(wanted: int = 32768) -> None:
+    """hivemind keeps 60 to 190 files open per process; raise the soft limit as far as we may."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard > 0 else wanted, hard))
+    os.environ.setdefault("HIVEMIND_DHT_NUM_WORKERS", "4")

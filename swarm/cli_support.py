@@ -1,0 +1,74 @@
+"""What the command lines share: errors become one line on stderr and an exit code, never a traceback.
+
+`--debug` (or ARTEL_DEBUG=1) shows tracebacks and the libraries' own logs instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+import typer
+from data_prep.errors import DataError
+from typer.main import get_command
+
+from swarm.errors import ArtelError
+
+
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Run a typer app as a process of its own and exit with the right code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments or os.environ.get("ARTEL_DEBUG") == "1"
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    configure_logging(debug)
+    if debug:
+        get_command(app)(arguments)
+        return
+    sys.exit(exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False)))
+
+
+def exit_code_of(command: Callable[[], object]) -> int:
+    """Run a command; print what a person should read about its failure; return the exit code."""
+    try:
+        outcome = command()
+    except click.exceptions.NoArgsIsHelpError:
+        return 2
+    except click.ClickException as error:
+        return _fail(_one_line(error.format_message()), 2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except ArtelError as error:
+        return _fail(_one_line(str(error)), error.exit_code)
+    except DataError as error:
+        return _fail(_one_line(str(error)), 2)
+    except OSError as error:
+        return _fail(_one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")), 1)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        return _fail(_one_line(f"{type(error).__name__}: {error} (run again with --debug to see where)"), 1)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def configure_logging(debug: bool) -> None:
+    """Our own messages on stderr; the libraries' only when asked for."""
+    os.environ.setdefault("HIVEMIND_LOGLEVEL", "DEBUG" if debug else "CRITICAL")
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

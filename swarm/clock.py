@@ -1,0 +1,95 @@
+"""The clock of a run: who is alive at which global step, and when the next step is due.
+
+Pure functions of live leases and the head record; nobody's word counts beyond its own lease, a lease ends by itself,
+and no lease moves the clock further than the head record makes plausible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from swarm.records import HeadRecord, Lease
+from swarm.spec import RunSpec
+from swarm.states import PeerState
+
+# how fast a swarm can step at most, when judging a lease that is ahead of the head record
+MIN_SECONDS_PER_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class SwarmView:
+    """What one participant sees of the swarm at time `now` (seconds since the epoch).
+
+    >>> view = SwarmView(now=0.0)
+    >>> view.members_at(step=0), view.newest_step
+    ([], 0)
+    """
+
+    now: float
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    head: HeadRecord | None = None
+    coordinators: tuple[str, ...] = ()
+
+    @property
+    def newest_step(self) -> int:
+        """The highest step of a live contributing lease or the head record."""
+        steps = [lease.step for lease in self.leases.values() if lease.state.contributes]
+        return max([self.head.step if self.head else 0, *steps])
+
+    def members_at(self, step: int) -> list[str]:
+        """Peers that take part in the global step that starts from `step`."""
+        return sorted(
+            peer for peer, lease in self.leases.items() if lease.step == step and lease.state.contributes
+        )
+
+    def samples_at(self, step: int) -> int:
+        """Samples accumulated for this step by everyone, projected to now by each peer's own speed."""
+        return sum(projected_samples(self.leases[peer], self.now) for peer in self.members_at(step))
+
+    def is_due(self, step: int, target_batch_size: int) -> bool:
+        """Whether the step may be made: enough samples, or somebody who saw enough has begun to average."""
+        if any(self.leases[peer].state is PeerState.AVERAGING for peer in self.members_at(step)):
+            return True
+        return self.samples_at(step) >= target_batch_size
+
+    def donors(self, min_step: int, exclude: str) -> list[str]:
+        """Who to ask for a state of at least `min_step`: the furthest peers first, then coordinators."""
+        able = [
+            (lease.step, peer)
+            for peer, lease in self.leases.items()
+            if peer != exclude
+            and lease.state.contributes
+            and not lease.client_mode
+            and lease.step >= min_step
+        ]
+        peers = [peer for _step, peer in sorted(able, reverse=True)]
+        return peers + [peer for peer in self.coordinators if peer != exclude]
+
+
+def make_view(
+    leases: Mapping[str, Lease], heads: Mapping[str, HeadRecord], spec: RunSpec, now: float
+) -> SwarmView:
+    """Build a view from records read from the DHT: drops the dead, and leases that no head makes plausible."""
+    live_heads = {peer: head for peer, head in heads.items() if head.expires > now}
+    coordinators = tuple(sorted(live_heads, key=lambda peer: live_heads[peer].step, reverse=True))
+    head = live_heads[coordinators[0]] if coordinators else None
+    live = {
+        peer: lease
+        for peer, lease in leases.items()
+        if lease.expires > now and (head is None or lease.step <= _plausible_step(head, spec, now))
+    }
+    return SwarmView(now=now, leases=live, head=head, coordinators=coordinators)
+
+
+def projected_samples(lease: Lease, now: float) -> int:
+    """Samples a peer has by now, if it went on at its own speed since it signed the lease."""
+    if lease.state is not PeerState.TRAINING:
+        return lease.samples
+    age = min(max(0.0, now - lease.issued), lease.expires - lease.issued)
+    return lease.samples + int(age * lease.samples_per_second)
+
+
+def _plausible_step(head: HeadRecord, spec: RunSpec, now: float) -> int:
+    slack = 2 * max(spec.checkpoints.every_steps, spec.checkpoints.follow_every_steps)
+    return head.step + slack + int((now - head.issued) / MIN_SECONDS_PER_STEP)

@@ -1,0 +1,141 @@
+"""Opens the DHT, and reads and writes the run's records in it, always with a deadline.
+
+The DHT runs in a forked child with libp2p's daemon below it; both die with the process that opened them. Must be
+opened by the main thread, before other threads and before CUDA.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hivemind
+from hivemind.dht.validation import RecordValidatorBase
+from hivemind.utils.timed_storage import ValueWithExpiration
+
+from swarm.errors import OperationFailed
+from swarm.identity import Identity
+from swarm.lifeline import die_with_parent, set_parent_death_signal
+from swarm.records import RecordType, _Record, dht_key, pack_record, unpack_record
+
+logger = logging.getLogger(__name__)
+
+STARTUP_TIMEOUT_SECONDS = 60.0
+CALL_TIMEOUT_SECONDS = 10.0
+LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
+
+Records = dict[str, RecordType]
+Result = TypeVar("Result")
+
+
+class TiedDHT(hivemind.DHT):
+    """`hivemind.DHT` whose child process and libp2p daemon are killed as soon as their parents are gone."""
+
+    def run(self) -> None:
+        die_with_parent(self._parent_pid)
+        if sys.platform.startswith("linux"):
+            # only inside this forked child: p2pd is started by asyncio, and hivemind passes it no options
+            tie = functools.partial(set_parent_death_signal, os.getpid())
+            asyncio.create_subprocess_exec = functools.partial(asyncio.create_subprocess_exec, preexec_fn=tie)
+        super().run()
+
+
+def open_dht(
+    *,
+    identity_path: Path,
+    initial_peers: Sequence[str] = (),
+    host_maddrs: Sequence[str] = LOOPBACK,
+    announce_maddrs: Sequence[str] = (),
+    client_mode: bool = False,
+    validators: Sequence[RecordValidatorBase] = (),
+) -> TiedDHT:
+    """Start a DHT node; raises `OperationFailed` with the daemon's own words when it does not start."""
+    try:
+        return TiedDHT(
+            start=True,
+            initial_peers=list(initial_peers) or None,
+            identity_path=str(identity_path),
+            check_if_identity_free=False,  # understands RSA only; a second use is seen by its lease
+            host_maddrs=list(host_maddrs),
+            announce_maddrs=list(announce_maddrs) or None,
+            client_mode=client_mode,
+            startup_timeout=STARTUP_TIMEOUT_SECONDS,
+            record_validators=list(validators),
+        )
+    except Exception as error:  # whatever the child process raised arrives here
+        raise OperationFailed(f"the DHT did not start: {explain_daemon_error(error)}") from error
+
+
+def explain_daemon_error(error: BaseException) -> str:
+    """One line out of what libp2p's daemon or hivemind said, with the likely remedy."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "bootstrap" in words:
+        return (
+            "none of the given addresses answered as the peer its address names; "
+            "ask for the coordinator's current `peer join` line"
+        )
+    return words[:300]
+
+
+class RecordBoard:
+    """Typed, signed records of one run on top of the DHT; every call ends within a deadline.
+
+    A lost or slow DHT shows as `None` or an empty dictionary, never as a hang: the caller tries again next time.
+    """
+
+    def __init__(self, dht: hivemind.DHT, run_id: str, identity: Identity):
+        self.dht, self.run_id, self.identity = dht, run_id, identity
+        # the pipe to the DHT process is not safe for several writers
+        self._pipe_lock = threading.Lock()
+
+    def publish(self, record: _Record, timeout: float = CALL_TIMEOUT_SECONDS) -> bool:
+        """Sign and store a record under our own peer id; False when no node took it in time."""
+        with self._pipe_lock:
+            future = self.dht.store(
+                key=dht_key(self.run_id, type(record)),
+                subkey=self.identity.peer_id,
+                value=pack_record(record, self.identity),
+                expiration_time=record.expires,
+                return_future=True,
+            )
+        return bool(self._wait(future, timeout))
+
+    def read(self, record_type: type[RecordType], timeout: float = CALL_TIMEOUT_SECONDS) -> Records | None:
+        """All live records of a type by owner, signatures checked; None when the DHT did not answer."""
+        with self._pipe_lock:
+            future = self.dht.get(dht_key(self.run_id, record_type), latest=True, return_future=True)
+        answer = self._wait(future, timeout, default=_UNANSWERED)
+        if answer is _UNANSWERED:
+            return None
+        if answer is None or not isinstance(answer.value, dict):
+            return {}
+        return dict(self._checked(record_type, answer.value))
+
+    def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Any:
+        for owner, entry in entries.items():
+            if isinstance(owner, str) and isinstance(entry, ValueWithExpiration):
+                record = unpack_record(record_type, entry.value, owner, self.run_id)
+                if record is not None:
+                    yield owner, record
+
+    @staticmethod
+    def _wait(future: Any, timeout: float, default: Any = None) -> Any:
+        try:
+            return future.result(timeout)
+        except FutureTimeoutError:
+            future.cancel()
+            logger.warning("the DHT did not answer within %.0f s", timeout)
+        except Exception as error:  # raised in the DHT process by whatever a foreign record made it do
+            logger.warning("the DHT failed: %r", error)
+        return default
+
+
+_UNANSWERED = object()

@@ -1,0 +1,146 @@
+"""What participants publish in the DHT: leases, peer records and the head record, each signed by its owner.
+
+A record is `signature (64 bytes) + JSON payload`; the payload names its run, kind and end of life, so that it can
+neither be moved to another run or key nor outlive what its owner signed. The subkey is the owner's peer id, which
+contains the public key. Anything malformed, foreign or expired is refused by every node that is asked to store or
+return it, and costs the sender's record, never the reader.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from hivemind.dht import DHTID
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
+from hivemind.utils.serializer import MSGPackSerializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swarm.identity import SIGNATURE_BYTES, Identity, verify
+from swarm.states import PeerState
+
+MAX_RECORD_BYTES = 4096
+MAX_LIFETIME_SECONDS = 24 * 3600.0
+# clocks of participants may differ by this much before a record looks expired or immortal
+CLOCK_TOLERANCE_SECONDS = 3.0
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ShortText = Annotated[str, Field(max_length=200)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    # unknown fields are ignored so that versions can mix; everything known is strict
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    KIND: ClassVar[str]
+
+    run_id: ShortText
+    issued: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    expires: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Lease(_Record):
+    """A sign of life: which step this peer is at, and how many samples it has accumulated for it."""
+
+    KIND = "leases"
+    kind: Literal["leases"] = "leases"
+
+    state: Annotated[PeerState, Field(strict=False)]
+    step: Count
+    samples: Count
+    samples_per_second: Rate = 0.0
+    client_mode: bool = False
+
+
+class PeerRecord(_Record):
+    """What a peer is and has done; renewed rarely."""
+
+    KIND = "peers"
+    kind: Literal["peers"] = "peers"
+
+    name: ShortText
+    version: ShortText
+    state: Annotated[PeerState, Field(strict=False)]
+    device: ShortText
+    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
+    client_mode: bool = False
+    global_step: Count
+    samples_per_second: Rate = 0.0
+    samples_contributed: Count = 0
+    samples_computed: Count = 0
+    loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    rounds_partial: Count = 0
+    rounds_failed: Count = 0
+    last_error: ShortText = ""
+
+
+class HeadRecord(_Record):
+    """Signed by a coordinator: the last good state. No peer trains below `step`."""
+
+    KIND = "head"
+    kind: Literal["head"] = "head"
+
+    step: Count
+    state_digest: Hex
+    finished: bool = False
+
+
+RecordType = TypeVar("RecordType", bound=_Record)
+RECORD_TYPES: tuple[type[_Record], ...] = (Lease, PeerRecord, HeadRecord)
+
+
+def dht_key(run_id: str, record_type: type[_Record]) -> str:
+    """The DHT key under which records of this type of this run live, one subkey per owner."""
+    return f"{run_id}_{record_type.KIND}"
+
+
+def pack_record(record: _Record, identity: Identity) -> bytes:
+    """Sign a record: 64 bytes of signature, then its JSON."""
+    payload = record.model_dump_json().encode()
+    return identity.sign(payload) + payload
+
+
+def unpack_record(record_type: type[RecordType], raw: Any, owner: str, run_id: str) -> RecordType | None:
+    """The record in `raw`, or None if it is malformed, of another run or kind, or not signed by `owner`."""
+    if not isinstance(raw, bytes) or not SIGNATURE_BYTES < len(raw) <= MAX_RECORD_BYTES:
+        return None
+    signature, payload = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
+    try:
+        record = record_type.model_validate_json(payload)
+    except ValidationError:
+        return None
+    if record.run_id != run_id or not 0 < record.expires - record.issued <= MAX_LIFETIME_SECONDS:
+        return None
+    return record if verify(owner, payload, signature) else None
+
+
+class RunRecordValidator(RecordValidatorBase):
+    """Refuses records of one run that their owner did not sign; runs inside every DHT node of the run.
+
+    :param authorities: peer ids of coordinators, the only ones who may publish a head record
+    """
+
+    def __init__(self, run_id: str, authorities: frozenset[str]):
+        self.run_id = run_id
+        self.authorities = authorities
+        self._types = {DHTID.generate(source=dht_key(run_id, kind)).to_bytes(): kind for kind in RECORD_TYPES}
+
+    def validate(self, record: DHTRecord) -> bool:
+        """Called by hivemind before a record is stored for others and after it is received from others."""
+        record_type = self._types.get(record.key)
+        if record_type is None:
+            return True
+        owner, raw = _loads(record.subkey), _loads(record.value)
+        if not isinstance(owner, str) or (record_type is HeadRecord and owner not in self.authorities):
+            return False
+        content = unpack_record(record_type, raw, owner, self.run_id)
+        return content is not None and record.expiration_time <= content.expires + CLOCK_TOLERANCE_SECONDS
+
+
+def _loads(raw: bytes) -> Any:
+    """Decode one msgpack value from the network; None for anything that is not one."""
+    try:
+        return MSGPackSerializer.loads(raw)
+    except Exception:  # msgpack raises whatever a malformed message makes its parser raise
+        return None

@@ -1,0 +1,64 @@
+"""Our own remote calls over libp2p, beside hivemind's: a thread with an event loop that serves and makes them.
+
+Messages are protobuf's `BytesValue`, so that no code is generated; their content is JSON or raw bytes and is
+validated by whoever handles it. Peers are authenticated by libp2p: `context.remote_id` is who really called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import hivemind
+from google.protobuf.wrappers_pb2 import BytesValue
+from hivemind.p2p import P2P, P2PContext
+
+Result = TypeVar("Result")
+UnaryHandler = Callable[[bytes, P2PContext], Awaitable[bytes]]
+StreamHandler = Callable[[bytes, P2PContext], AsyncIterator[bytes]]
+
+
+class ServiceThread:
+    """An event loop in a thread, connected to the libp2p daemon of a running DHT.
+
+    >>> service = ServiceThread(dht)                      # doctest: +SKIP
+    >>> service.run(add_unary_handler(service.p2p, "artel.echo", echo), timeout=5)   # doctest: +SKIP
+    """
+
+    def __init__(self, dht: hivemind.DHT):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="service", daemon=True)
+        self._thread.start()
+        self.p2p: P2P = self.run(dht.replicate_p2p(), timeout=30)
+
+    def run(self, coroutine: Coroutine[Any, Any, Result], timeout: float) -> Result:
+        """Run a coroutine in the service's loop from any other thread; raises `TimeoutError` after `timeout` s."""
+        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, timeout), self._loop)
+        return future.result(timeout + 1)
+
+    def stop(self) -> None:
+        """Stop serving; the libp2p daemon belongs to the DHT and stays."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(2)
+
+
+async def add_unary_handler(p2p: P2P, name: str, handler: UnaryHandler) -> None:
+    """Serve `name`: one message in, one out."""
+
+    async def handle(request: BytesValue, context: P2PContext) -> BytesValue:
+        return BytesValue(value=await handler(request.value, context))
+
+    await p2p.add_protobuf_handler(name, handle, BytesValue)
+
+
+async def add_stream_handler(p2p: P2P, name: str, handler: StreamHandler) -> None:
+    """Serve `name`: one message in, a stream of messages out."""
+
+    async def handle(request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
+        async for chunk in handler(request.value, context):
+            yield BytesValue(value=chunk)
+
+    await p2p.add_protobuf_handler(name, handle, BytesValue, stream_output=True)

@@ -1,0 +1,221 @@
+"""The run spec: one frozen, typed description of a whole run, with a content hash that every participant shows.
+
+Written by the operator as TOML, published by the coordinator inside the run bundle; a peer has no configuration of
+its own. Unknown keys, impossible values and missing files are errors that name the key and the fix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from swarm.errors import BadInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(_Section):
+    """Shape of LeanALBERT; the vocabulary's size comes from the tokenizer."""
+
+    hidden_size: Positive = 512
+    intermediate_size: Positive = 2048
+    num_hidden_layers: Positive = 12
+    num_hidden_groups: Positive = 1
+    num_attention_heads: Positive = 8
+    embedding_size: Positive = 128
+    max_position_embeddings: Positive = 2048
+    hidden_dropout_prob: Share = 0.0
+    attention_probs_dropout_prob: Share = 0.0
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> ModelSpec:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError("hidden_size must be a multiple of num_attention_heads")
+        if self.num_hidden_layers % self.num_hidden_groups:
+            raise ValueError("num_hidden_layers must be a multiple of num_hidden_groups")
+        return self
+
+
+class DataSpec(_Section):
+    """Where the text comes from: `builtin`, or a directory made by `data-prep` (relative to the spec's file)."""
+
+    source: str = "builtin"
+    vocab_size: Positive = 8192
+    sequence_length: Annotated[int, Field(ge=8)] = 128
+    heldout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+    heldout_rows: Positive = 256
+
+
+class TrainingSpec(_Section):
+    """LAMB (You et al., 2020) on batches of `target_batch_size` samples, linear warm-up and decay."""
+
+    target_batch_size: Positive = 4096
+    micro_batch_size: Positive = 8
+    total_steps: Positive = 10_000
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 2.5e-3
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> TrainingSpec:
+        if self.warmup_steps >= self.total_steps:
+            raise ValueError("warmup_steps must be smaller than total_steps")
+        return self
+
+
+class AveragingSpec(_Section):
+    """How peers average. Durations in seconds; `state_every`: parameters are re-averaged every so many steps."""
+
+    matchmaking_time: Seconds = 10.0
+    request_timeout: Seconds = 3.0
+    next_chunk_timeout: Seconds = 20.0
+    allreduce_timeout: Seconds = 120.0
+    download_timeout: Seconds = 600.0
+    gradient_compression: Literal["none", "float16", "8bit"] = "8bit"
+    state_compression: Literal["none", "float16"] = "none"
+    state_every: Positive = 1
+
+    @model_validator(mode="after")
+    def _timeouts_fit(self) -> AveragingSpec:
+        if self.request_timeout >= self.matchmaking_time:
+            raise ValueError("request_timeout must be smaller than matchmaking_time")
+        if self.next_chunk_timeout >= self.allreduce_timeout:
+            raise ValueError("next_chunk_timeout must be smaller than allreduce_timeout")
+        return self
+
+
+class LeaseSpec(_Section):
+    """A peer is alive while its lease has not expired: renewed every `period` seconds, valid for `expiration`."""
+
+    period: Seconds = 5.0
+    expiration: Seconds = 20.0
+
+    @model_validator(mode="after")
+    def _survives_a_lost_renewal(self) -> LeaseSpec:
+        if self.expiration < 3 * self.period:
+            raise ValueError(
+                "expiration must be at least 3 times period, or one lost renewal looks like a death"
+            )
+        return self
+
+
+class CheckpointSpec(_Section):
+    """A checkpoint every `every_steps` global steps; the last `keep` and the best one stay on disk.
+
+    Between checkpoints the coordinator copies the swarm's state every `follow_every_steps`, so that when every peer
+    is gone the run goes on from there.
+    """
+
+    every_steps: Positive = 100
+    keep: Annotated[int, Field(ge=1)] = 5
+    follow_every_steps: Positive = 10
+    max_heldout_ratio: Annotated[float, Field(gt=1)] = 1.5
+
+
+class RunSpec(_Section):
+    """One collaborative training, wholly described.
+
+    >>> spec = RunSpec(name="demo")
+    >>> spec.run_id.startswith("demo-")
+    True
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    training: TrainingSpec = TrainingSpec()
+    averaging: AveragingSpec = AveragingSpec()
+    leases: LeaseSpec = LeaseSpec()
+    checkpoints: CheckpointSpec = CheckpointSpec()
+
+    @model_validator(mode="after")
+    def _rows_fit_the_model(self) -> RunSpec:
+        if self.data.sequence_length > self.model.max_position_embeddings:
+            raise ValueError("data.sequence_length must not exceed model.max_position_embeddings")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of this spec, in hex."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run inside the swarm; differs whenever anything in the spec differs."""
+        return f"{self.name}-{self.digest[:12]}"
+
+    def canonical_json(self) -> bytes:
+        """The same bytes for the same spec on every machine."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the update that leads from global step `step` to `step + 1`: warm-up, then linear decay."""
+        training = self.training
+        if step < training.warmup_steps:
+            return training.learning_rate * (step + 1) / training.warmup_steps
+        remaining = max(0, training.total_steps - step) / (training.total_steps - training.warmup_steps)
+        return training.learning_rate * remaining
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read and validate a TOML run spec; raises `BadInput` with one line naming the key and what it expects."""
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        raise BadInput(
+            f"run spec {path} does not exist: give the path of a TOML file, e.g. examples/demo.toml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"run spec {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"run spec {path} is not valid TOML: {error}") from None
+    return parse_spec(values, origin=str(path))
+
+
+def parse_spec(values: dict[str, Any], *, origin: str) -> RunSpec:
+    """Validate the values of a run spec that came from `origin`; raises `BadInput`."""
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{origin}: {'; '.join(_explain(detail) for detail in error.errors()[:3])}") from None
+
+
+def _explain(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key `{key}`: {_nearest_keys(detail['loc'])}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"`{key}`: {message}" if key else message
+
+
+def _nearest_keys(location: tuple[Any, ...]) -> str:
+    """Suggest what the unknown key at `location` may have meant."""
+    import difflib
+
+    section: Any = RunSpec
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known keys here are {', '.join(known)}"

@@ -1,0 +1,144 @@
+"""The state that all peers of a run share: model, optimizer and global step, as a flat list of fp32 tensors.
+
+Everything is built from the run spec alone, with the spec's seed, so two participants start bit-equal; what travels
+between machines is tensors and the step, never hyperparameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from model.lamb import Lamb, parameter_groups
+from swarm.spec import RunSpec
+
+
+def build_model(spec: RunSpec, *, vocab_size: int, pad_token_id: int) -> LeanAlbertForPreTraining:
+    """LeanALBERT of this spec, initialised from its seed: bit-equal in every process."""
+    config = LeanAlbertConfig(vocab_size=vocab_size, pad_token_id=pad_token_id, **spec.model.model_dump())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        return LeanAlbertForPreTraining(config)
+
+
+class TrainingState:
+    """Model, optimizer and global step of one participant.
+
+    Every method that changes or reads tensors takes the lock, because newcomers ask for the state at any time.
+
+    :param device: where the model lives; the optimizer lives with it
+    """
+
+    def __init__(self, spec: RunSpec, model: LeanAlbertForPreTraining, device: torch.device | None = None):
+        self.spec = spec
+        self.model = model
+        self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        training = spec.training
+        self.optimizer = Lamb(
+            parameter_groups(self.model, training.weight_decay),
+            lr=0.0,
+            betas=training.betas,
+            eps=training.eps,
+            max_grad_norm=training.max_grad_norm,
+        )
+        self.step = 0
+        self.lock = threading.RLock()
+        self._allocate_moments()
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Shapes of `tensors()`, in order."""
+        return [tensor.shape for tensor in self._tensors()]
+
+    def tensors(self) -> tuple[int, list[torch.Tensor]]:
+        """(global step, fp32 CPU copies): parameters first, then the optimizer's moments in a fixed order."""
+        with self.lock, torch.no_grad():
+            return self.step, [
+                tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()
+            ]
+
+    def load(self, step: int, tensors: Sequence[torch.Tensor]) -> None:
+        """Take over a state made by `tensors()`; raises ValueError if it does not fit."""
+        own = self._tensors()
+        if [tensor.shape for tensor in own] != [tensor.shape for tensor in tensors]:
+            raise ValueError("the state does not have the shapes of this run's model and optimizer")
+        with self.lock, torch.no_grad():
+            for target, source in zip(own, tensors, strict=True):
+                target.copy_(source)
+            self.step = step
+
+    def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
+        """One global step: LAMB with these mean gradients at the learning rate of the current step."""
+        with self.lock:
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient.to(parameter.device, parameter.dtype)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.spec.learning_rate_at(self.step)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+
+    def copy_parameters_to(self, buffers: Sequence[torch.Tensor]) -> None:
+        """Copy the parameters into fp32 CPU buffers of the same shapes."""
+        with self.lock, torch.no_grad():
+            for buffer, parameter in zip(buffers, self.parameters, strict=True):
+                buffer.copy_(parameter)
+
+    def copy_parameters_from(self, buffers: Sequence[torch.Tensor]) -> None:
+        """Overwrite the parameters by averaged ones."""
+        with self.lock, torch.no_grad():
+            for buffer, parameter in zip(buffers, self.parameters, strict=True):
+                parameter.copy_(buffer)
+
+    def named_moments(self) -> dict[str, torch.Tensor]:
+        """The optimizer's tensors by `parameter name/state name`, for a checkpoint."""
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self._named_parameters()
+            for key, value in sorted(self.optimizer.state[parameter].items())
+        }
+
+    def load_named(
+        self, step: int, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Take over a checkpoint's weights (the model's state dict, tied ones once) and moments; raises KeyError."""
+        own = self.named_moments()
+        if missing := sorted(set(own) - set(moments)):
+            raise KeyError(f"optimizer state lacks {missing[0]}")
+        with self.lock, torch.no_grad():
+            _missing, unexpected = self.model.load_state_dict(dict(weights), strict=False)
+            for name, parameter in self._named_parameters():
+                parameter.copy_(weights[name])
+            if unexpected:
+                raise KeyError(f"weights have an unknown {unexpected[0]}")
+            for name, moment in own.items():
+                moment.copy_(moments[name])
+            self.step = step
+
+    def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [
+            (name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        ]
+
+    def _allocate_moments(self) -> None:
+        # LAMB only allocates state when every gradient is exactly zero
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [*self.parameters, *self.named_moments().values()]
+
+
+def state_digest(step: int, tensors: Sequence[torch.Tensor]) -> str:
+    """SHA-256 over the step and the bytes of all tensors, in hex."""
+    digest = hashlib.sha256(str(step).encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()

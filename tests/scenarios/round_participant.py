@@ -1,0 +1,83 @@
+"""A real process that makes averaging rounds as told, one JSON object in and out per line.
+
+Used by tests that need several participants: hivemind's averager and DHT are processes keyed to their creator.
+Started as `python -m tests.scenarios.round_participant '{"compression": …, "values": [[…], …], "initial_peers": […]}'`.
+Commands: {"round": kind, "step": n, "group_size": n, "weight": w, "samples": n}, {"download": peer_id}, {"set": [[…]]}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from swarm.averager import RoundFailed, RoundKind, StateUnavailable, SwarmAverager
+from swarm.dht import open_dht
+from swarm.identity import Identity
+from swarm.spec import AveragingSpec
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    setup = json.loads(sys.argv[1])
+    identity_path = Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
+    Identity.generate().save(identity_path)
+    dht = open_dht(identity_path=identity_path, initial_peers=setup["initial_peers"])
+    spec = AveragingSpec(
+        matchmaking_time=2.5,
+        request_timeout=1.0,
+        next_chunk_timeout=4.0,
+        allreduce_timeout=15.0,
+        gradient_compression=setup["compression"],
+    )
+    buffers = [
+        torch.tensor(value) if isinstance(value, list) else seeded(*value.values())
+        for value in setup["values"]
+    ]
+    step = setup.get("step", 0)
+    averager = SwarmAverager(buffers, dht, prefix="test", spec=spec, state_source=lambda: (step, buffers))
+    say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
+    for line in sys.stdin:
+        say(**obey(json.loads(line), averager, buffers))
+    averager.shutdown()
+    dht.shutdown()
+    os._exit(0)
+
+
+def seeded(seed: int, size: int) -> torch.Tensor:
+    """Normal values, too many to pass on a command line."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) -> dict:
+    if "download" in command:
+        try:
+            step, tensors = averager.download_state(
+                command["download"], shapes=[buffer.shape for buffer in buffers], timeout=10
+            )
+        except StateUnavailable as error:
+            return {"failed": str(error)}
+        return {"step": step, "values": [tensor.tolist() for tensor in tensors]}
+    try:
+        kind = RoundKind[command.pop("round").upper()]
+        result = averager.run_round(kind, **command)
+    except RoundFailed as error:
+        return {"failed": str(error)}
+    return {
+        "samples": result.samples_by_peer,
+        "received": result.received_fraction,
+        "complete": result.complete,
+        "values": [buffer.tolist()[:1000] for buffer in buffers],
+    }
+
+
+def say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The run spec: what is refused and in which words, and that equal specs are one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.errors import BadInput
+from swarm.spec import RunSpec, load_spec, parse_spec
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("name", ["demo.toml", "rulean.toml"])
+def test_examples_are_valid(name):
+    spec = load_spec(EXAMPLES / name)
+    assert spec.run_id == f"{spec.name}-{spec.digest[:12]}"
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('name = "x"\nsede = 3', "unknown key `sede`: did you mean `seed`?"),
+        ('name = "x"\n[training]\ntarget_batchsize = 3', "did you mean `target_batch_size`?"),
+        ('name = "x"\n[training]\ntarget_batch_size = 0', "`training.target_batch_size`"),
+        ('name = "x"\n[training]\nwarmup_steps = 20\ntotal_steps = 10', "warmup_steps must be smaller"),
+        ('name = "Has Spaces"', "`name`"),
+        ('name = "x"\n[model]\nhidden_size = 10\nnum_attention_heads = 4', "must be a multiple"),
+        ('name = "x"\n[leases]\nperiod = 5.0\nexpiration = 6.0', "at least 3 times period"),
+        ('name = "x"\n[data]\nsequence_length = 4096', "must not exceed model.max_position_embeddings"),
+        ("name = ", "is not valid TOML"),
+        ("seed = 3", "`name`"),
+    ],
+)
+def test_a_wrong_spec_is_refused_in_one_line_that_names_the_key(tmp_path, toml, words):
+    path = tmp_path / "run.toml"
+    path.write_text(toml)
+    with pytest.raises(BadInput) as caught:
+        load_spec(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_spec_is_bad_input(tmp_path):
+    with pytest.raises(BadInput, match="does not exist"):
+        load_spec(tmp_path / "none.toml")
+
+
+def test_a_spec_read_back_from_its_canonical_json_is_the_same_run():
+    import json
+
+    spec = load_spec(EXAMPLES / "demo.toml")
+    again = parse_spec(json.loads(spec.canonical_json()), origin="bundle")
+    assert again == spec
+    assert again.run_id == spec.run_id
+
+
+@given(seed=st.integers(0, 2**31 - 1), other=st.integers(0, 2**31 - 1))
+def test_different_specs_are_different_runs(seed, other):
+    first, second = RunSpec(name="x", seed=seed), RunSpec(name="x", seed=other)
+    assert (first.run_id == second.run_id) == (seed == other)
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    spec = RunSpec(name="x", training={"warmup_steps": 4, "total_steps": 10, "learning_rate": 1.0})
+    rates = [spec.learning_rate_at(step) for step in range(11)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert all(later < earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+    assert rates[10] == 0.0
