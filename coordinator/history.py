@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coordinator.downsampling import TIERS, Retention
-from coordinator.events import Absence, Event, events_between
+from coordinator.downsampling import SILENCE, TIERS, Retention
+from coordinator.events import Absence, Event, events_between, restarted
 from coordinator.history_peers import PeerBook, close_open_stays
 from coordinator.history_reader import HistoryReader
 from coordinator.history_schema import HistoryError, explained, open_writer
@@ -67,7 +67,12 @@ class History(HistoryReader):
         """Append the tracker's view at `now` (Unix seconds) and the events it implies; about every second."""
         if self._heard_at is not None and now < self._heard_at < now + SMALL_CORRECTION:
             now = self._heard_at  # the machine's clock was set back a little: keep intervals in order
+        silence = now - self._heard_at if self._heard_at is not None else 0.0
         with self._transaction():
+            if silence > SILENCE and self._previous is not None:
+                # The machine slept, or the tracker hung: what was open then is not known to have lasted.
+                self._book.end_all(self._heard_at or now)
+                self._insert_event(restarted(silence), now)
             numbers = self._book.observe(status, now)
             self._count(status, int(now))
             for event in self._implied_events(status, now):

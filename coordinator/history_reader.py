@@ -97,6 +97,24 @@ class HistoryReader:
             rows = db.execute(STEPS, {"start": start, "end": end, "bucket": bucket}).fetchall()
         return _columns(names, rows)
 
+    def averaging_totals(self) -> dict[str, Any]:
+        """Sums over all global steps (steps, bytes, partial, failed) and the newest one's group and duration."""
+        with self._reading() as db:
+            (sums,) = _records(
+                db,
+                "SELECT count(*) AS steps, COALESCE(sum(bytes), 0) AS bytes, "
+                "COALESCE(sum(received_fraction < 0.999), 0) AS partial, "
+                "COALESCE(sum(failed_rounds), 0) AS failed FROM steps",
+                (),
+            )
+            newest = _records(
+                db,
+                "SELECT group_size, seconds, received_fraction FROM steps ORDER BY global_step DESC LIMIT 1",
+                (),
+            )
+        nothing = {"group_size": None, "seconds": None, "received_fraction": None}
+        return {**sums, **(newest[0] if newest else nothing)}
+
     def round_problems(self, start: float, end: float | None = None, limit: int = 50) -> list[dict]:
         """Newest steps whose averaging was partial or failed first, with the reasons."""
         with self._reading() as db:

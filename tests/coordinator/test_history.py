@@ -93,6 +93,14 @@ def test_restart_appends_and_shows_the_gap(path: Path, history: History) -> None
     again.close()
 
 
+def test_a_tracker_that_slept_leaves_a_gap_in_the_stays(history: History) -> None:
+    for second in (*range(10), *range(100, 110)):
+        history.record_status(run_status(peer(1)), T0 + second)
+    (row,) = history.timeline(T0)["peers"]
+    assert row["stays"] == [0, 9, 2, 100, 10, 2]
+    assert kinds(history) == ["joined", "restarted"]
+
+
 def test_writer_killed_at_any_moment_leaves_a_readable_file(path: Path) -> None:
     writer = textwrap.dedent(
         """

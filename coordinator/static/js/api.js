@@ -7,6 +7,15 @@ export async function ask(name, parameters = {}) {
     else if (value !== null && value !== undefined) query.set(key, value);
   }
   const response = await fetch(`/api/${name}?${query}`);
-  if (!response.ok) throw new Error(`${name}: ${response.status}`);
+  if (!response.ok) throw new Error(await reason(response));
   return response.json();
+}
+
+async function reason(response) {
+  try {
+    const { detail } = await response.json();
+    return typeof detail === "string" ? detail : JSON.stringify(detail);
+  } catch {
+    return `${response.status} ${response.statusText}`;
+  }
 }

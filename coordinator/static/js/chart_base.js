@@ -8,6 +8,11 @@ export const AXIS_WIDTH = innerWidth < 700 ? 56 : 84;
 export const RIGHT_PAD = 12;
 const sync = uPlot.sync("time");
 
+// What an empty chart shows.
+export function aMinute() {
+  return [Date.now() / 1000 - 60, Date.now() / 1000];
+}
+
 export function timeAxis(show = true) {
   return {
     stroke: color("ink-3"),
@@ -35,7 +40,7 @@ export function valueAxis(format = rate) {
     font: "11px " + color("font"),
     size: AXIS_WIDTH,
     space: 34,
-    values: (u, splits) => splits.map((value) => (value === null ? "" : format(value))),
+    values: (u, splits, _axis, _space, increment) => splits.map((value) => (value === null ? "" : format(value, increment))),
   };
 }
 

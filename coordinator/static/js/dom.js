@@ -34,9 +34,19 @@ export function color(name) {
 export function segmented(element, choices, chosen, label, choose) {
   element.setAttribute("aria-label", label);
   element.setAttribute("role", "group");
+  element.choose = choose;
+  const keys = [...element.children].map((button) => button.dataset.key);
+  if (keys.length === choices.length && choices.every(([key], i) => key === keys[i])) {
+    // The same buttons stay, and with them the keyboard's focus.
+    choices.forEach(([key, word], i) => {
+      element.children[i].textContent = word;
+      element.children[i].setAttribute("aria-pressed", String(key === chosen));
+    });
+    return;
+  }
   element.replaceChildren(
     ...choices.map(([key, word]) =>
-      h("button", { type: "button", "aria-pressed": String(key === chosen), "data-key": key, on: { click: () => choose(key) } }, word),
+      h("button", { type: "button", "aria-pressed": String(key === chosen), "data-key": key, on: { click: () => element.choose(key) } }, word),
     ),
   );
 }

@@ -35,6 +35,9 @@ export function showEvents() {
     rows = [];
     loadEvents(until);
   });
+  const version = `${currentLanguage()} ${rows.length} ${rows[0]?.id} ${exhausted}`;
+  if (version === $("events").dataset.version) return;
+  $("events").dataset.version = version;
   const items = rows.map(item);
   if (!items.length) items.push(h("li", { class: "note" }, t("no_events")));
   else if (!exhausted) items.push(h("li", {}, h("button", { type: "button", class: "quiet", on: { click: more } }, t("more"))));

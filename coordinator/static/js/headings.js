@@ -8,7 +8,7 @@ import { countOnline, countStates, store } from "./store.js";
 import { currentTheme } from "./theme.js";
 
 const TONES = { waiting: "joining", training: "training", stalled: "stalled", finished: "averaging" };
-const MARKS = [["joined", "▲", "training"], ["left", "▼", "leaving"], ["lost", "✕", "lost"], ["checkpoint", "◆", "ink"]];
+const MARKS = [["checkpoint", "◆", "ink"], ["joined", "▲", "training"], ["left", "▼", "leaving"], ["lost", "✕", "lost"]];
 
 export function showRunState() {
   const { run } = store;
@@ -18,8 +18,15 @@ export function showRunState() {
   if (run.started_at) parts.push(`, ${t("up", { age: duration(run.generated_at - run.started_at) })}`);
   if (run.reason) parts.push(`: ${run.reason}`);
   $("run-state").replaceChildren(...parts);
-  $("warning").hidden = !run.split;
-  $("warning").textContent = t("split_warning");
+  showWarning();
+}
+
+// What is wrong, in a line under the header's edge; trouble with the history goes before a split.
+export function showWarning(trouble = store.trouble) {
+  store.trouble = trouble;
+  const text = trouble ? t("failed_load", { why: trouble }) : store.run?.split ? t("split_warning") : "";
+  $("warning").hidden = !text;
+  $("warning").textContent = text;
 }
 
 export function showKeys() {

@@ -2,13 +2,16 @@
 
 import { color } from "./dom.js";
 import { fixed, integer, rate } from "./format.js";
-import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
+import { aMinute, baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
+
+const DOTS_AT_MOST = 60;
 
 class LineChart {
   constructor(element, { onZoom }) {
     this.element = element;
     this.onZoom = onZoom;
     this.data = null;
+    this.window = aMinute();
     followSize(element, () => this.plot);
     this.build();
   }
@@ -19,7 +22,7 @@ class LineChart {
     this.plot = new uPlot(
       {
         ...options,
-        scales: { x: { time: true, range: () => this.window ?? [0, 1] }, y: { range: this.range } },
+        scales: { x: { time: true, range: () => this.window }, y: { range: this.range } },
         axes: [timeAxis(this.labelled), valueAxis(this.format)],
         series: [{}, ...this.series()],
       },
@@ -44,8 +47,8 @@ export class LossChart extends LineChart {
     return false; // the chart below has the same axis
   }
 
-  format(value) {
-    return fixed(value, value < 10 ? 2 : 1);
+  format(value, increment) {
+    return fixed(value, increment >= 1 ? 0 : increment >= 0.1 ? 1 : 2);
   }
 
   range(u, low, high) {
@@ -62,7 +65,10 @@ export class LossChart extends LineChart {
         width: 1.25,
         dash: [4, 4],
         spanGaps: true,
-        points: { show: true, size: 6, fill: color("heldout"), stroke: color("card"), width: 1 },
+        points: {
+          show: (u) => u.data[2].reduce((n, value) => n + (value !== null), 0) <= DOTS_AT_MOST,
+          ...{ size: 6, fill: color("heldout"), stroke: color("card"), width: 1 },
+        },
       },
     ];
   }

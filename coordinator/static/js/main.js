@@ -8,8 +8,8 @@ import { loadContributors, showContributors } from "./contributors.js";
 import { $, h } from "./dom.js";
 import { loadEvents, showEvents } from "./events.js";
 import { showFigures } from "./figures.js";
-import { showKeys, showRanges, showRunState, showSwitches } from "./headings.js";
-import { currentLanguage, setLanguage, t, translatePage } from "./i18n.js";
+import { showKeys, showRanges, showRunState, showSwitches, showWarning } from "./headings.js";
+import { currentLanguage, setLanguage, translatePage } from "./i18n.js";
 import { showJoin, startJoin } from "./join.js";
 import { lossData, LossChart, RoundsChart, SpeedChart } from "./line_charts.js";
 import { PeersChart } from "./peers_chart.js";
@@ -41,11 +41,12 @@ async function start() {
   });
   const facts = await ask("run");
   makeCharts();
-  timeWindow = new TimeWindow(facts, drawCharts);
+  timeWindow = new TimeWindow(facts, drawCharts, failed);
   onStatus(redraw);
   if (facts.replay) await startReplay(facts);
   else openStream();
-  await Promise.all([timeWindow.load(), loadLists()]);
+  timeWindow.load().catch(failed);
+  await loadLists();
   if (!facts.replay) setInterval(loadLists, LISTS_EVERY);
 }
 
@@ -78,7 +79,12 @@ async function startReplay(facts) {
 }
 
 async function loadLists() {
-  await Promise.all([loadEvents(shown), loadContributors()]);
+  try {
+    await Promise.all([loadEvents(shown), loadContributors()]);
+    showWarning(null);
+  } catch (error) {
+    failed(error);
+  }
 }
 
 // After each status (`span` undefined), and after each answer of the history for `span`.
@@ -140,9 +146,9 @@ function chartEdges(time) {
   ]);
 }
 
+// Without an answer at all the stale banner says enough; an answer that is an error is shown.
 function failed(error) {
-  $("warning").hidden = false;
-  $("warning").textContent = t("failed_load", { why: error.message });
+  if (!(error instanceof TypeError)) showWarning(error.message);
 }
 
 start().catch(failed);

@@ -3,15 +3,12 @@
 import { color, h, swatch } from "./dom.js";
 import { clock, day, integer } from "./format.js";
 import { t } from "./i18n.js";
-import { baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
+import { drawMarks, MARK_KINDS, MARKS_HEIGHT } from "./event_marks.js";
+import { aMinute, baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
 
 // From the bottom up: those who work first, so that they have a level base; who is leaving or lost last, above
 // the line of those who are there.
 export const STACK = ["training", "averaging", "syncing", "joining", "stalled", "leaving", "lost"];
-const MARKS = ["joined", "left", "lost", "checkpoint"];
-const LANE_OF = { checkpoint: 0, joined: 1, left: 2, lost: 2 };
-const LANES = 3;
-const LANE = 11;
 
 export class PeersChart {
   constructor(element, { onZoom, onCursor }) {
@@ -19,6 +16,7 @@ export class PeersChart {
     this.onZoom = onZoom;
     this.onCursor = onCursor;
     this.counts = null;
+    this.window = aMinute();
     this.marks = [];
     this.tip = h("div", { class: "tip", hidden: true });
     followSize(element, () => this.plot);
@@ -38,19 +36,19 @@ export class PeersChart {
 
   build() {
     this.plot?.destroy();
-    const options = baseOptions(this.element, { onZoom: this.onZoom, padTop: LANES * LANE + 4 });
+    const options = baseOptions(this.element, { onZoom: this.onZoom, padTop: MARKS_HEIGHT });
     const stepped = uPlot.paths.stepped({ align: 1 });
     const area = (state) => ({ fill: color(state), stroke: color(state), width: 0, paths: stepped, points: { show: false } });
     this.plot = new uPlot(
       {
         ...options,
-        scales: { x: { time: true, range: () => this.window ?? [0, 1] }, y: { range: (u, low, high) => [0, nice(high)] } },
+        scales: { x: { time: true, range: () => this.window }, y: { range: (u, low, high) => [0, nice(high)] } },
         axes: [timeAxis(), valueAxis(integer)],
         series: [{}, ...STACK.map(area), { stroke: color("ink-2"), width: 1, paths: stepped, points: { show: false } }],
         bands: STACK.slice(1).map((_, i) => ({ series: [i + 2, i + 1] })),
         hooks: {
           ...options.hooks,
-          draw: [(u) => this.drawMarks(u)],
+          draw: [(u) => drawMarks(u, this.marks, this.window)],
           setCursor: [(u) => this.showTip(u)],
         },
       },
@@ -90,19 +88,6 @@ export class PeersChart {
     this.moveCursor(time + this.counts.bucket / 2);
   }
 
-  drawMarks(u) {
-    const { ctx } = u;
-    const ratio = devicePixelRatio;
-    ctx.save();
-    for (const mark of this.marks) {
-      const lane = LANE_OF[mark.kind];
-      if (lane === undefined || mark.t < this.window[0] || mark.t > this.window[1]) continue;
-      const x = Math.round(u.valToPos(mark.t, "x", true));
-      drawMark(ctx, mark, x, u.bbox.top - (LANES - lane - 0.5) * LANE * ratio, u.bbox, ratio);
-    }
-    ctx.restore();
-  }
-
   showTip(u) {
     const { left, idx } = u.cursor;
     const t0 = left >= 0 ? u.posToVal(left, "x") : null;
@@ -136,7 +121,7 @@ export class PeersChart {
     rows.push(h("div", { class: "row" }, t("total"), h("b", {}, range)));
     const near = (u.posToVal(6, "x") - u.posToVal(0, "x")) || 1;
     const at = u.posToVal(u.cursor.left, "x");
-    for (const kind of MARKS) {
+    for (const kind of MARK_KINDS) {
       const n = this.marks.filter((m) => m.kind === kind && Math.abs(m.t - at) <= near).reduce((sum, m) => sum + m.n, 0);
       if (n) rows.push(h("div", { class: "row mark-row" }, t(`mark_${kind}`), h("b", {}, integer(n))));
     }
@@ -178,45 +163,4 @@ function stacked(counts, end) {
     layers[k] = layers[k].map((value, i) => (value === null ? null : value + layers[k - 1][i]));
   }
   return [times, ...layers, layers[STACK.indexOf("leaving") - 1]];
-}
-
-function drawMark(ctx, mark, x, y, box, ratio) {
-  const size = (mark.n > 1 ? 4.4 : 3.6) * ratio;
-  if (mark.kind === "checkpoint") {
-    ctx.strokeStyle = color("ink-3");
-    ctx.globalAlpha = 0.45;
-    ctx.lineWidth = ratio;
-    ctx.setLineDash([2 * ratio, 3 * ratio]);
-    line(ctx, x, y, x, box.top + box.height);
-    ctx.setLineDash([]);
-    ctx.globalAlpha = 1;
-    ctx.fillStyle = color("ink");
-    polygon(ctx, [x, y - size, x + size, y, x, y + size, x - size, y]);
-  } else if (mark.kind === "joined") {
-    ctx.fillStyle = color("training");
-    polygon(ctx, [x - size, y + size, x, y - size, x + size, y + size]);
-  } else if (mark.kind === "left") {
-    ctx.fillStyle = color("leaving");
-    polygon(ctx, [x - size, y - size, x, y + size, x + size, y - size]);
-  } else {
-    ctx.strokeStyle = color("lost");
-    ctx.lineWidth = 1.8 * ratio;
-    line(ctx, x - size, y - size, x + size, y + size);
-    line(ctx, x - size, y + size, x + size, y - size);
-  }
-}
-
-function polygon(ctx, points) {
-  ctx.beginPath();
-  ctx.moveTo(points[0], points[1]);
-  for (let i = 2; i < points.length; i += 2) ctx.lineTo(points[i], points[i + 1]);
-  ctx.closePath();
-  ctx.fill();
-}
-
-function line(ctx, x1, y1, x2, y2) {
-  ctx.beginPath();
-  ctx.moveTo(x1, y1);
-  ctx.lineTo(x2, y2);
-  ctx.stroke();
 }

@@ -9,7 +9,7 @@ const STATE_ORDER = ["stalled", "lost", "leaving", "joining", "syncing", "averag
 
 const COLUMNS = [
   { key: "name", value: (p) => p.name.toLowerCase(), cell: nameCell },
-  { key: "state", value: (p) => STATE_ORDER.indexOf(p.state), cell: (p) => stateChip(p.state, t(p.state)) },
+  { key: "state", value: (p) => STATE_ORDER.indexOf(p.state), cell: stateCell },
   { key: "hardware", value: (p) => hardware(p), cell: hardware },
   { key: "version", value: (p) => p.version, cell: (p) => p.version || DASH },
   { key: "heard", number: true, value: (p) => -p.heard_at, cell: (p, now) => duration(Math.max(0, now - p.heard_at)) },
@@ -21,6 +21,7 @@ const COLUMNS = [
   { key: "error", value: (p) => p.error ?? "", cell: (p) => p.error ?? "" },
 ];
 
+const rows = new Map(); // by peer id: the row and what it shows
 const order = { key: "samples", descending: true };
 let needle = "";
 
@@ -39,13 +40,24 @@ export function showTable() {
   $("table-note").textContent = t("table_note", { shown: integer(shown.length), all: integer(all.length) });
   const table = $("peers");
   if (table.dataset.language !== document.documentElement.lang || !table.tHead) drawHead(table);
-  const body = h("tbody", {}, shown.map((peer) => row(peer, serverNow())));
-  if (!shown.length) {
-    const cell = h("td", { class: "note", colSpan: COLUMNS.length }, t(all.length ? "no_match" : "no_peers"));
-    body.append(h("tr", {}, cell));
-  }
-  table.tBodies[0]?.remove();
-  table.append(body);
+  table.tBodies[0] ?? table.append(h("tbody"));
+  const now = serverNow();
+  const wanted = shown.map((peer) => row(peer, now));
+  if (!wanted.length) wanted.push(emptyRow(t(all.length ? "no_match" : "no_peers")));
+  arrange(table.tBodies[0], wanted);
+  for (const id of rows.keys()) if (!store.peers.has(id)) rows.delete(id);
+}
+
+function emptyRow(text) {
+  return h("tr", {}, h("td", { class: "note", colSpan: COLUMNS.length }, text));
+}
+
+// Rows that are where they belong are left alone: selection, hover and scrolling survive the tick.
+function arrange(body, wanted) {
+  wanted.forEach((element, i) => {
+    if (body.children[i] !== element) body.insertBefore(element, body.children[i] ?? null);
+  });
+  while (body.children.length > wanted.length) body.lastChild.remove();
 }
 
 function drawHead(table) {
@@ -87,18 +99,36 @@ function matches(peer) {
 }
 
 function row(peer, now) {
-  const cells = COLUMNS.map((column) => {
-    const late = column.key === "heard" && peer.state === "lost" ? " late" : "";
-    const name = (column.number ? "number" : "") + (column.key === "error" ? " error" : "") + late;
-    return h("td", { class: name.trim() }, column.cell(peer, now));
+  let known = rows.get(peer.peer_id);
+  if (!known) {
+    known = { element: h("tr", {}, COLUMNS.map((column) => h("td", { class: classOf(column) }))), shown: [] };
+    rows.set(peer.peer_id, known);
+  }
+  COLUMNS.forEach((column, i) => {
+    const content = column.cell(peer, now);
+    const text = typeof content === "string" ? content : content.dataset.text;
+    if (known.shown[i] === text) return;
+    known.shown[i] = text;
+    known.element.cells[i].replaceChildren(content);
   });
-  return h("tr", {}, cells);
+  known.element.classList.toggle("away", peer.state === "lost" || peer.state === "leaving");
+  return known.element;
+}
+
+function classOf(column) {
+  return column.number ? "number" : column.key === "error" ? "error" : "";
 }
 
 function nameCell(peer) {
   const tag = peer.client_mode ? h("span", { class: "tag" }, t("client_mode")) : null;
   const id = h("span", { class: "id", title: peer.peer_id }, `…${peer.peer_id.slice(-6)}`);
-  return h("span", {}, peer.name, id, tag ?? "");
+  return h("span", { "data-text": `${peer.name} ${peer.client_mode && t("client_mode")}` }, peer.name, id, tag ?? "");
+}
+
+function stateCell(peer) {
+  const chip = stateChip(peer.state, t(peer.state));
+  chip.dataset.text = t(peer.state);
+  return chip;
 }
 
 function hardware(peer) {

@@ -6,6 +6,7 @@ export const store = {
   run: null, // fields of the status, without peers
   peers: new Map(),
   now: 0, // the server's clock when the last message was sent
+  trouble: null, // why the history could not be read, if it could not
   receivedAt: 0, // this browser's clock (ms) when it came
 };
 

@@ -6,14 +6,15 @@ import { STACK } from "./peers_chart.js";
 import { countOnline, countStates, serverNow, store } from "./store.js";
 
 const SPANS = { "5m": 300, "1h": 3600, "24h": 86400 };
-const RELOAD_EVERY = 20; // seconds
+const RELOAD = [20, 300]; // seconds, at least and at most; coarse charts change slowly
 
 const EMPTY_COUNTS = { bucket: 1, t: [], samples_per_second: [], online_min: [], online_max: [], ...Object.fromEntries(STACK.map((s) => [s, []])) };
 
 export class TimeWindow {
-  constructor(facts, changed) {
+  constructor(facts, changed, failed) {
     this.facts = facts;
     this.changed = changed;
+    this.failed = failed;
     this.range = initialRange();
     this.counts = EMPTY_COUNTS;
     this.marks = [];
@@ -31,14 +32,14 @@ export class TimeWindow {
 
   choose(range) {
     this.range = range;
-    this.load();
+    this.load().catch(this.failed);
   }
 
   zoom(start, end) {
     if (end - start < 5) return;
     this.range = "custom";
     this.custom = [start, end];
-    this.load();
+    this.load().catch(this.failed);
   }
 
   wanted() {
@@ -49,13 +50,19 @@ export class TimeWindow {
     return [Math.min(start, now - 60), now];
   }
 
+  // The same words from every viewer of a range, so that the coordinator answers once for all.
+  question() {
+    if (this.range === "all") return {};
+    if (this.range === "custom") return { start: this.custom[0], end: this.custom[1] };
+    return { last: SPANS[this.range] };
+  }
+
   async load() {
     const turn = (this.asked += 1);
-    const [start, end] = this.wanted();
-    const span = { start, end: this.live ? undefined : end };
+    const span = this.question();
     const [counts, marks, steps, checkpoints, problems] = await Promise.all([
       ask("counts", span),
-      ask("marks", { ...span, points: 120 }),
+      ask("marks", { ...span, points: 240 }),
       ask("steps", span),
       ask("checkpoints"),
       ask("rounds", { ...span, limit: 20 }),
@@ -71,12 +78,16 @@ export class TimeWindow {
     if (this.live) {
       this.append();
       this.edges = this.wanted();
-      if (Date.now() - this.loadedAt > RELOAD_EVERY * 1000) {
+      if (Date.now() - this.loadedAt > this.reloadEvery() * 1000) {
         this.loadedAt = Date.now();
-        this.load();
+        this.load().catch(this.failed);
       }
     }
     this.changed();
+  }
+
+  reloadEvery() {
+    return Math.min(RELOAD[1], Math.max(RELOAD[0], this.counts.bucket));
   }
 
   append() {

@@ -10,7 +10,8 @@ import { store } from "./store.js";
 
 const PAGE = 100;
 const NAMED_ROW = 17;
-const DENSE_HEIGHT = 340;
+const HEIGHT = 340;
+const DENSE_HEIGHT = 520; // a pixel for each of 500 peers
 const MANY = 40; // beyond, all rows at once say more than names
 
 export class Timeline {
@@ -87,7 +88,9 @@ export class Timeline {
   }
 
   get rowHeight() {
-    return this.dense ? Math.max(0.5, Math.min(9, DENSE_HEIGHT / Math.max(1, this.total))) : NAMED_ROW;
+    if (!this.dense) return NAMED_ROW;
+    const total = Math.max(1, this.total);
+    return Math.min(9, Math.max(HEIGHT / total, Math.min(1, DENSE_HEIGHT / total)));
   }
 
   showModes() {
@@ -128,7 +131,7 @@ export class Timeline {
     const width = this.element.clientWidth;
     if (!this.edges || !width) return;
     const full = Math.max(NAMED_ROW, this.total * this.rowHeight);
-    const height = Math.min(full, DENSE_HEIGHT);
+    const height = Math.min(full, this.dense ? DENSE_HEIGHT : HEIGHT);
     this.scroller.style.height = `${height}px`;
     this.spacer.style.height = `${full - height}px`;
     const ratio = devicePixelRatio;
@@ -183,8 +186,9 @@ export class Timeline {
       if (missing >= upTo || this.loading.has(missing)) continue;
       this.loading.add(missing);
       const turn = this.turn;
-      const answer = await this.ask(missing, upTo - missing);
-      if (turn !== this.turn) return;
+      const answer = await this.ask(missing, upTo - missing).catch(() => null); // asked again at the next draw
+      this.loading.delete(missing);
+      if (!answer || turn !== this.turn) return;
       this.take(answer);
       this.draw();
     }
