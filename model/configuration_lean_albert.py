@@ -139,7 +139,7 @@ class LeanAlbertConfig(PretrainedConfig):
         if self.num_matrices > self.num_pairs:
             raise ValueError(
                 f"share_large_matrices x num_inner_matrices gives {self.num_matrices} matrices for "
-                f"{self.num_pairs} pairs of layers (num_hidden_groups x num_inner_groups): some would never be used"
+                f"{self.num_pairs} pairs (num_hidden_groups x num_inner_groups): some would never be used"
             )
 
     @property

@@ -116,7 +116,9 @@ class Lamb(torch.optim.Optimizer):
         if group["bias_correction"]:
             step = state["step"].item()
             rate *= math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        p.copy_(weights.add_(delta, alpha=-rate) if weights is not p else p.add_(delta, alpha=-rate))
+        weights.add_(delta, alpha=-rate)
+        if weights is not p:
+            p.copy_(weights)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state exactly: torch would cast the moments to the parameter's dtype and device."""
