@@ -19,6 +19,10 @@ AUTO_MAP = {
     "AutoModel": f"{MODEL_MODULE}.LeanAlbertModel",
     "AutoModelForPreTraining": f"{MODEL_MODULE}.LeanAlbertForPreTraining",
     "AutoModelForMaskedLM": f"{MODEL_MODULE}.LeanAlbertForMaskedLM",
+    "AutoModelForSequenceClassification": f"{MODEL_MODULE}.LeanAlbertForSequenceClassification",
+    "AutoModelForTokenClassification": f"{MODEL_MODULE}.LeanAlbertForTokenClassification",
+    "AutoModelForQuestionAnswering": f"{MODEL_MODULE}.LeanAlbertForQuestionAnswering",
+    "AutoModelForMultipleChoice": f"{MODEL_MODULE}.LeanAlbertForMultipleChoice",
 }
 
 
