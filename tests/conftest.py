@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def make_spec(tmp_path, prepared_data) -> Callable[..., Path]:
             },
             "data": {"source": str(prepared_data), "sequence_length": SEQUENCE_LENGTH},
             "training": {
-                "target_batch_size": 64,
+                "target_batch_size": 256,
                 "micro_batch_size": 4,
                 "total_steps": 100_000,
                 "warmup_steps": 2,
@@ -114,8 +115,18 @@ def make_swarm(tmp_path) -> Iterator[Callable[..., SwarmUnderTest]]:
     yield make
     for swarm in swarms:
         swarm.end()
-    left = [line for swarm in swarms for line in swarm.leftovers()]
+    left = wait_for_leftovers_to_end(swarms)
     for swarm in swarms:
         for pid, _command in _marked_processes(swarm.mark):
             os.kill(pid, signal.SIGKILL)
     assert not left, f"processes outlived their parents: {left}"
+
+
+def wait_for_leftovers_to_end(swarms: list[SwarmUnderTest]) -> list[str]:
+    """Commands that are still there two seconds after their parents ended."""
+    deadline = time.monotonic() + 2.0
+    while True:
+        left = [line for swarm in swarms for line in swarm.leftovers()]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
