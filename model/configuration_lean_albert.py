@@ -19,6 +19,10 @@ AUTO_MAP = {
     "AutoModel": f"{MODEL_MODULE}.LeanAlbertModel",
     "AutoModelForPreTraining": f"{MODEL_MODULE}.LeanAlbertForPreTraining",
     "AutoModelForMaskedLM": f"{MODEL_MODULE}.LeanAlbertForMaskedLM",
+    "AutoModelForSequenceClassification": f"{MODEL_MODULE}.LeanAlbertForSequenceClassification",
+    "AutoModelForTokenClassification": f"{MODEL_MODULE}.LeanAlbertForTokenClassification",
+    "AutoModelForQuestionAnswering": f"{MODEL_MODULE}.LeanAlbertForQuestionAnswering",
+    "AutoModelForMultipleChoice": f"{MODEL_MODULE}.LeanAlbertForMultipleChoice",
 }
 
 
@@ -139,7 +143,7 @@ class LeanAlbertConfig(PretrainedConfig):
         if self.num_matrices > self.num_pairs:
             raise ValueError(
                 f"share_large_matrices x num_inner_matrices gives {self.num_matrices} matrices for "
-                f"{self.num_pairs} pairs of layers (num_hidden_groups x num_inner_groups): some would never be used"
+                f"{self.num_pairs} pairs (num_hidden_groups x num_inner_groups): some would never be used"
             )
 
     @property

@@ -12,10 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+
+from model.blockwise_8bit import BLOCK
+from model.lamb_state import (
+    CHUNK,
+    MOMENTS,
+    Chunk,
+    check_state,
+    chunks_of,
+    new_state,
+    read_moment,
+    write_moment,
+)
 
 NO_DECAY_SUFFIXES = ("bias", "norm.weight")
 
@@ -30,12 +44,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class Lamb(torch.optim.Optimizer):
-    """LAMB with the moments in fp32, on the parameter's device or on `state_device`.
+    """LAMB with moments in fp32 or in 8 bits, on the parameter's device or on `state_device`.
 
-    Per parameter the state holds `step` (scalar), `exp_avg` and `exp_avg_sq`.
+    State per parameter: `step`, and `exp_avg` and `exp_avg_sq` as fp32 tensors; or, with `state_bits=8` and
+    at least `min_8bit_size` values, `exp_avg_codes`, `exp_avg_absmax`, `exp_avg_sq_codes` and
+    `exp_avg_sq_absmax` (2.002 bytes per value). With `state_device="cpu"` the whole update runs on the host.
+    A step needs scratch memory for one fp32 copy of the largest parameter.
 
     Example:
-        >>> optimizer = Lamb(parameter_groups(model, weight_decay=0.01), lr=2.5e-3)
+        >>> optimizer = Lamb(parameter_groups(model, weight_decay=0.01), lr=2.5e-3, state_bits=8)
         >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
     """
 
@@ -50,6 +67,8 @@ class Lamb(torch.optim.Optimizer):
         clamp_value: float = 1e9,
         max_grad_norm: float | None = 1.0,
         bias_correction: bool = True,
+        state_bits: int = 32,
+        min_8bit_size: int = 65536,
         state_device: torch.device | str | None = None,
     ) -> None:
         if lr < 0:
@@ -58,7 +77,11 @@ class Lamb(torch.optim.Optimizer):
             raise ValueError(f"betas {betas} must lie in [0, 1)")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm {max_grad_norm} must be positive, or None for no clipping")
+        if state_bits not in (8, 32):
+            raise ValueError(f"state_bits {state_bits} must be 8 or 32")
         self.max_grad_norm = max_grad_norm
+        self.state_bits = state_bits
+        self.min_8bit_size = max(min_8bit_size, BLOCK)
         self.state_device = None if state_device is None else torch.device(state_device)
         defaults = {
             "lr": lr,
@@ -77,7 +100,9 @@ class Lamb(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(p, p.grad, g) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        work = [
+            (p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         for p, _, _ in work:
             if not self.state[p]:
                 self.state[p] = self._new_state(p)
@@ -89,65 +114,107 @@ class Lamb(torch.optim.Optimizer):
         if norm == 0:
             return loss
         scale = 1.0 if self.max_grad_norm is None else min(1.0, self.max_grad_norm / (norm + 1e-6))
-        for p, gradient, group in work:
-            self._update(p, gradient, group, scale)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+            for p, gradient, group in work:
+                _update(p, gradient, self.state[p], group, scale, pool)
         return loss
 
     def _new_state(self, p: torch.Tensor) -> dict[str, torch.Tensor]:
-        device = self.state_device or p.device
-        moments = {
-            name: torch.zeros(p.shape, dtype=torch.float32, device=device)
-            for name in ("exp_avg", "exp_avg_sq")
-        }
-        return {"step": torch.zeros((), dtype=torch.float32), **moments}
-
-    def _update(self, p: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any], scale: float) -> None:
-        state, (beta1, beta2) = self.state[p], group["betas"]
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        gradient = gradient.to(device=mean.device, dtype=torch.float32)
-        weights = p.to(device=mean.device, dtype=torch.float32)
-        state["step"] += 1
-        mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
-        delta = mean / square.sqrt().add_(group["eps"])
-        if group["weight_decay"]:
-            delta.add_(weights, alpha=group["weight_decay"])
-        rate = group["lr"] * trust_ratio(weights, delta, group["clamp_value"])
-        if group["bias_correction"]:
-            step = state["step"].item()
-            rate *= math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        p.copy_(weights.add_(delta, alpha=-rate) if weights is not p else p.add_(delta, alpha=-rate))
+        quantized = self.state_bits == 8 and p.numel() >= self.min_8bit_size
+        return new_state(p, self.state_device or p.device, quantized=quantized)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state exactly: torch would cast the moments to the parameter's dtype and device."""
-        super().load_state_dict(state_dict)
-        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+        """Take over a state exactly; torch would cast the moments to the parameter's dtype and device.
+
+        Raises ValueError, and keeps the present state, if anything in `state_dict` cannot be a state of
+        these parameters: it may come from a checkpoint or from a stranger.
+        """
         parameters = [p for group in self.param_groups for p in group["params"]]
-        for number, p in zip(numbers, parameters, strict=True):
-            if number in state_dict["state"]:
-                self.state[p] = self._checked_state(number, p, state_dict["state"][number])
-
-    def _checked_state(self, number: int, p: torch.Tensor, given: dict[str, Any]) -> dict[str, torch.Tensor]:
-        expected = self._new_state(p)
-        if set(given) != set(expected):
+        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+        if len(numbers) != len(parameters):
             raise ValueError(
-                f"optimizer state of parameter {number} has {sorted(given)}, not {sorted(expected)}"
+                f"the state is of {len(numbers)} parameters, this optimizer has {len(parameters)}"
             )
-        for name, blank in expected.items():
-            value = torch.as_tensor(given[name])
-            if value.shape != blank.shape:
-                raise ValueError(
-                    f"{name} of parameter {number}: shape {tuple(value.shape)}, not {tuple(blank.shape)}"
-                )
-            blank.copy_(value)
-        return expected
+        loaded = {}
+        for number, p in zip(numbers, parameters, strict=True):
+            if given := state_dict["state"].get(number):
+                loaded[p] = self._new_state(p)
+                check_state(given, loaded[p], f"parameter {number}")
+                for name, blank in loaded[p].items():
+                    blank.copy_(torch.as_tensor(given[name]))
+        super().load_state_dict({**state_dict, "state": {}})
+        self.state.update(loaded)
 
 
-def trust_ratio(weights: torch.Tensor, delta: torch.Tensor, clamp_value: float) -> float:
-    """min(|p|, clamp) / |delta| over the whole tensor; 1 if either norm is 0."""
-    weight_norm = min(weights.norm().item(), clamp_value)
-    delta_norm = delta.norm().item()
-    return weight_norm / delta_norm if weight_norm and delta_norm else 1.0
+def _update(
+    p: torch.Tensor,
+    gradient: torch.Tensor,
+    state: dict[str, torch.Tensor],
+    group: dict[str, Any],
+    scale: float,
+    pool: ThreadPoolExecutor | None,
+) -> None:
+    """One step of one parameter: moments chunk by chunk, then the trust ratio over the whole tensor."""
+    on_host = p.to(next(state[name] for name in state if name != "step").device)
+    weights = on_host.contiguous().view(-1)
+    gradient = gradient.to(weights.device).contiguous().view(-1)
+    delta = torch.empty(weights.shape, dtype=torch.float32, device=weights.device)
+    state["step"] += 1
+
+    @torch.no_grad()  # holds per thread
+    def advance(chunk: Chunk) -> tuple[float, float]:
+        part = weights[chunk.values].view(chunk.shape).float()
+        slope = gradient[chunk.values].view(chunk.shape).float()
+        change = delta[chunk.values].view(chunk.shape)
+        _advance_moments(state, chunk, part, slope, change, group, scale)
+        return part.norm().item() ** 2, change.norm().item() ** 2
+
+    on_cpu = weights.device.type == "cpu"
+    chunks = list(chunks_of(weights.numel(), CHUNK if on_cpu else max(weights.numel(), BLOCK)))
+    squares = list(pool.map(advance, chunks) if pool and on_cpu and len(chunks) > 1 else map(advance, chunks))
+    weight_norm, delta_norm = (math.sqrt(sum(pair[i] for pair in squares)) for i in range(2))
+    ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
+    rate = group["lr"] * ratio * _rate_correction(group, state["step"].item())
+    weights.add_(delta, alpha=-rate)
+    if weights.data_ptr() != p.data_ptr():
+        p.copy_(weights.view(p.shape))
+
+
+def _advance_moments(
+    state: dict[str, torch.Tensor],
+    chunk: Chunk,
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    delta: torch.Tensor,
+    group: dict[str, Any],
+    scale: float,
+) -> None:
+    """Update both moments of a chunk and write the update's direction into `delta`.
+
+    The direction comes from the moments before they are rounded for storage.
+    """
+    beta1, beta2 = group["betas"]
+    mean, square = (read_moment(state, name, chunk) for name in MOMENTS)
+    mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
+    torch.div(mean, square.sqrt().add_(group["eps"]), out=delta)
+    if group["weight_decay"]:
+        delta.add_(weights, alpha=group["weight_decay"])
+    for name, values in zip(MOMENTS, (mean, square), strict=True):
+        write_moment(state, name, chunk, values)
+
+
+def _rate_correction(group: dict[str, Any], step: float) -> float:
+    if not group["bias_correction"]:
+        return 1.0
+    beta1, beta2 = group["betas"]
+    return math.sqrt(1 - beta2**step) / (1 - beta1**step)
+
+
+def trust_ratio(weight_norm: float, delta_norm: float, clamp_value: float) -> float:
+    """min(|p|, clamp) / |delta|; 1 if either norm is 0."""
+    return min(weight_norm, clamp_value) / delta_norm if weight_norm and delta_norm else 1.0
 
 
 def _global_norm(gradients: list[torch.Tensor]) -> float:

@@ -229,6 +229,8 @@ class LeanAlbertTransformer(nn.Module):
         output_hidden_states: bool,
     ) -> BaseModelOutput:
         config = self.config
+        if torch.is_autocast_enabled(x_BLD.device.type):
+            x_BLD = x_BLD.float()  # the projection of the embeddings came out in half precision
         mask = additive_mask(attention_mask, sequence_ids_BL, x_BLD.dtype)
         rotary = None
         if config.position_embedding_type == "rotary":
@@ -242,7 +244,7 @@ class LeanAlbertTransformer(nn.Module):
             group = config.group_index(layer)
             for inner, pair in enumerate(self.layer_groups[group].layers):  # type: ignore[arg-type]
                 matrices = self.matrices[config.matrix_index(group * config.num_inner_groups + inner)]
-                x_BLD, probabilities = self._apply(pair, x_BLD, matrices, mask, rotary, explicit)
+                x_BLD, probabilities = self._run(pair, x_BLD, matrices, mask, rotary, explicit)
                 if probabilities is not None:
                     attentions.append(probabilities)
         last = self.post_layer_norm(x_BLD)
@@ -252,7 +254,7 @@ class LeanAlbertTransformer(nn.Module):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _apply(self, pair: LeanAlbertPair, *arguments: object) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _run(self, pair: LeanAlbertPair, *arguments: object) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.gradient_checkpointing and self.training:
             return self._gradient_checkpointing_func(pair.__call__, *arguments)  # type: ignore[operator]
         return pair(*arguments)

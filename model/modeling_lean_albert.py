@@ -17,9 +17,27 @@ from transformers.utils import ModelOutput
 
 from .configuration_lean_albert import LeanAlbertConfig
 from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
+from .heads_lean_albert import (
+    LeanAlbertForMultipleChoice,
+    LeanAlbertForQuestionAnswering,
+    LeanAlbertForSequenceClassification,
+    LeanAlbertForTokenClassification,
+)
 from .layers_lean_albert import activation_function
+from .losses_lean_albert import IGNORED_LABEL, mean_cross_entropy
 
-IGNORED_LABEL = -100
+# config.json names every class in this module, so that one file leads to all of them
+__all__ = [
+    "LeanAlbertForMaskedLM",
+    "LeanAlbertForMultipleChoice",
+    "LeanAlbertForPreTraining",
+    "LeanAlbertForPreTrainingOutput",
+    "LeanAlbertForQuestionAnswering",
+    "LeanAlbertForSequenceClassification",
+    "LeanAlbertForTokenClassification",
+    "LeanAlbertModel",
+]
+
 MLM_LAYER_NORM_EPS = 1e-5  # the published head uses torch's default here and not the configuration's eps
 TIED_WEIGHTS = {"predictions.decoder.weight": "albert.embeddings.word_embeddings.weight"}
 
@@ -64,14 +82,6 @@ class LeanAlbertSOPHead(nn.Module):
 
     def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.dropout(pooled_BD))
-
-
-def mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in fp32 over the labels not ignored; 0, with a gradient, if there is none."""
-    total = nn.functional.cross_entropy(
-        logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
-    )
-    return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
 
 class _WithMaskedLM(LeanAlbertPreTrainedModel):

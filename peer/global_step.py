@@ -81,9 +81,11 @@ class GlobalStep:
         loss, samples = self.accumulator.mean_loss, self.accumulator.samples
         self.accumulator.reset()
         self.state.apply_gradients(self.buffers)
-        self.presence.update(state=PeerState.TRAINING, step=self.state.step, samples=0)
+        # averaging without samples: nobody takes this for the beginning of the next step
+        self.presence.update(step=self.state.step, samples=0)
         if result.group_size > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
             self._average_parameters(result.group_size)
+        self.presence.update(state=PeerState.TRAINING)
         return StepReport(
             global_step=self.state.step,
             loss=loss,

@@ -23,7 +23,7 @@ import torch
 from data_prep.masking import WholeWordMasker
 from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
@@ -150,12 +150,12 @@ def _participate(
         averager.shutdown()
 
 
-def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerBase) -> LeanAlbertForPreTraining:
+def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerFast) -> LeanAlbertForPreTraining:
     return build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 
 def _open_stream(
-    options: JoinOptions, spec: RunSpec, tokenizer: PreTrainedTokenizerBase, bundle: Path, identity: Identity
+    options: JoinOptions, spec: RunSpec, tokenizer: PreTrainedTokenizerFast, bundle: Path, identity: Identity
 ) -> TrainingStream:
     return TrainingStream(
         shard_paths(bundle),

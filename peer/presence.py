@@ -118,7 +118,8 @@ class Presence:
             woken = self._wake.wait(period / VIEW_REFRESHES_PER_LEASE)
             self._wake.clear()
             last_tick = self._notice_suspension(last_tick)
-            if woken or time.monotonic() >= next_lease:
+            near = self.view.is_near(self.activity.step, self.spec.training.target_batch_size)
+            if woken or near or time.monotonic() >= next_lease:
                 renewals += 1
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period

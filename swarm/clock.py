@@ -44,14 +44,23 @@ class SwarmView:
         )
 
     def samples_at(self, step: int) -> int:
-        """Samples accumulated for this step by everyone, projected to now by each peer's own speed."""
-        return sum(projected_samples(self.leases[peer], self.now) for peer in self.members_at(step))
+        """Samples that everyone has reported for this step."""
+        return sum(self.leases[peer].samples for peer in self.members_at(step))
 
     def is_due(self, step: int, target_batch_size: int) -> bool:
         """Whether the step may be made: enough samples, or somebody who saw enough has begun to average."""
-        if any(self.leases[peer].state is PeerState.AVERAGING for peer in self.members_at(step)):
-            return True
-        return self.samples_at(step) >= target_batch_size
+        return self.samples_at(step) >= target_batch_size or any(
+            self.leases[peer].state is PeerState.AVERAGING and self.leases[peer].samples > 0
+            for peer in self.members_at(step)
+        )
+
+    def is_near(self, step: int, target_batch_size: int) -> bool:
+        """Whether the step would be due if everyone went on at its own speed since its last report.
+
+        The moment for everyone to report afresh, so that the decision falls on real counts and without delay.
+        """
+        projected = sum(projected_samples(self.leases[peer], self.now) for peer in self.members_at(step))
+        return projected >= target_batch_size
 
     def donors(self, min_step: int, exclude: str) -> list[str]:
         """Who to ask for a state of at least `min_step`: the furthest peers first, then coordinators."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 
-from model import Lamb, parameter_groups
+from model import Lamb, LeanAlbertForPreTraining, parameter_groups
+from model.blockwise_8bit import codebook
 
 
 def plain_lamb_step(p, g, m, v, t, *, lr, b1, b2, eps, wd, bias_correction=True):
@@ -21,9 +23,11 @@ def plain_lamb_step(p, g, m, v, t, *, lr, b1, b2, eps, wd, bias_correction=True)
     return p - lr * c * ratio * delta, m, v
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("bias_correction", [True, False])
-def test_matches_the_formulas_with_clipping_over_all_parameters(bias_correction):
-    weights = [torch.randn(7, 5), torch.randn(5), torch.zeros(3)]
+def test_matches_the_formulas_with_clipping_over_all_parameters(bias_correction, threads):
+    torch.set_num_threads(threads)
+    weights = [torch.randn(7, 5), torch.randn(5), torch.zeros(3), torch.randn(300, 301)]
     parameters = [torch.nn.Parameter(w.clone()) for w in weights]
     optimizer = Lamb(parameters, lr=0.01, bias_correction=bias_correction)
     state = [(w, torch.zeros_like(w), torch.zeros_like(w)) for w in weights]
@@ -69,17 +73,117 @@ def test_non_finite_gradient_changes_nothing():
     assert torch.equal(parameter, torch.ones(4))
 
 
-def test_state_round_trip_is_exact_for_half_precision_parameters():
-    parameter = torch.nn.Parameter(torch.randn(8).bfloat16())
-    optimizer = Lamb([parameter])
-    parameter.grad = torch.randn(8).bfloat16()
-    optimizer.step()
-    other = Lamb([torch.nn.Parameter(parameter.detach().clone())])
-    other.load_state_dict(optimizer.state_dict())
+def stepped(dtype=torch.float32, steps=3, **options):
+    """An optimizer over one parameter of 9,999 values after a few steps, and the parameter."""
+    generator = torch.Generator().manual_seed(4)
+    parameter = torch.nn.Parameter(torch.randn(99, 101, generator=generator).to(dtype))
+    optimizer = Lamb([parameter], **options)
+    for _ in range(steps):
+        parameter.grad = torch.randn(99, 101, generator=generator).to(dtype)
+        optimizer.step()
+    return optimizer, parameter
+
+
+KINDS = {"fp32": {}, "8 bits": {"state_bits": 8, "min_8bit_size": 1}}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_state_round_trip_is_exact(tmp_path, dtype, options):
+    optimizer, parameter = stepped(dtype, **options)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    twin = torch.nn.Parameter(parameter.detach().clone())
+    other = Lamb([twin], **options)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for name, value in optimizer.state[parameter].items():
-        loaded = next(iter(other.state.values()))[name]
-        assert loaded.dtype == value.dtype
-        assert torch.equal(loaded, value)
+        assert other.state[twin][name].dtype == value.dtype
+        assert torch.equal(other.state[twin][name], value)
+    twin.grad = parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    other.step()
+    assert torch.equal(twin, parameter)
+
+
+def test_8_bit_steps_are_the_formulas_with_rounding_between_steps():
+    optimizer, parameter = stepped(steps=1, max_grad_norm=None, **KINDS["8 bits"])
+    state = {name: value.clone() for name, value in optimizer.state[parameter].items()}
+    before = parameter.detach().clone().flatten()
+    moments = []
+    for name in ("exp_avg", "exp_avg_sq"):
+        table = codebook(name == "exp_avg", torch.device("cpu"))
+        scale = state[f"{name}_absmax"].repeat_interleave(4096)[:9999]
+        moments.append(table[state[f"{name}_codes"].long()] * scale)
+    parameter.grad = torch.randn(99, 101)
+    optimizer.step()
+    gradient = parameter.grad.flatten()
+    options = {"lr": 2.5e-3, "b1": 0.9, "b2": 0.95, "eps": 1e-6, "wd": 0.01}
+    expected, mean, _ = plain_lamb_step(before, gradient, *moments, 2, **options)
+    torch.testing.assert_close(parameter.detach().flatten(), expected, rtol=1e-5, atol=1e-6)
+    scaled = mean[:4096] / mean[:4096].abs().max()
+    table = codebook(True, torch.device("cpu"))
+    nearest = (scaled[:, None] - table).abs().argmin(1)
+    found = optimizer.state[parameter]["exp_avg_codes"][:4096].long()
+    assert (found != nearest).float().mean() < 1e-3
+    assert (found - nearest).abs().max() <= 1
+
+
+def test_8_bit_state_stays_close_to_fp32_and_takes_two_bytes_a_value():
+    parameters = []
+    for options in KINDS.values():
+        optimizer, parameter = stepped(steps=5, lr=0.01, **options)
+        parameters.append(parameter.detach())
+    difference = (parameters[0] - parameters[1]).norm()
+    start = stepped(steps=0)[1].detach()
+    assert difference < 0.05 * (parameters[0] - start).norm()
+    assert sum(v.numel() * v.element_size() for v in optimizer.state[parameter].values()) / 9999 < 2.1
+
+
+def test_small_parameters_keep_fp32_state():
+    optimizer, parameter = stepped(state_bits=8)
+    assert optimizer.state[parameter]["exp_avg"].dtype == torch.float32
+
+
+def test_threads_do_not_change_the_result():
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        optimizer = Lamb([torch.nn.Parameter(torch.linspace(-1, 1, 200_000))], state_bits=8)
+        parameter = optimizer.param_groups[0]["params"][0]
+        parameter.grad = torch.linspace(3, -2, 200_000)
+        optimizer.step()
+        results.append(parameter.detach().clone())
+    assert torch.equal(*results)
+
+
+def spoiled(state, name):
+    """A state that no optimizer can have written."""
+    if name == "missing moment":
+        del state["exp_avg_codes"]
+    elif name == "wrong shape":
+        state["exp_avg_codes"] = state["exp_avg_codes"][:-1]
+    elif name == "float codes":
+        state["exp_avg_codes"] = state["exp_avg_codes"].float()
+    elif name == "not finite":
+        state["exp_avg_absmax"][0] = float("nan")
+    elif name == "negative second moment":
+        state["exp_avg_sq_codes"][5] = 0
+    elif name == "negative step":
+        state["step"].fill_(-1)
+    return state
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["missing moment", "wrong shape", "float codes", "not finite", "negative second moment", "negative step"],
+)
+def test_an_impossible_state_is_refused_and_the_present_one_kept(name):
+    optimizer, parameter = stepped(**KINDS["8 bits"])
+    content = copy.deepcopy(optimizer.state_dict())
+    before = copy.deepcopy(optimizer.state[parameter])
+    spoiled(content["state"][0], name)
+    with pytest.raises(ValueError, match="parameter 0"):
+        optimizer.load_state_dict(content)
+    assert all(torch.equal(before[key], value) for key, value in optimizer.state[parameter].items())
 
 
 def test_learning_rate_follows_a_scheduler():
@@ -93,8 +197,6 @@ def test_learning_rate_follows_a_scheduler():
 
 
 def test_biases_and_norms_do_not_decay(small_config):
-    from model import LeanAlbertForPreTraining
-
     model = LeanAlbertForPreTraining(small_config())
     names = {p: name for name, p in model.named_parameters()}
     decayed, free = parameter_groups(model, 0.01)

@@ -1,8 +1,8 @@
 """A real process that makes averaging rounds as told, one JSON object in and out per line.
 
 Used by tests that need several participants: hivemind's averager and DHT are processes keyed to their creator.
-Started as `python -m tests.scenarios.round_participant '{"compression": …, "values": [[…], …], "initial_peers": […]}'`.
-Commands: {"round": kind, "step": n, "group_size": n, "weight": w, "samples": n}, {"download": peer_id}, {"set": [[…]]}.
+The first line is the setup: {"folder", "values", "compression", "step", "initial_peers"}; the answer is the peer id
+and addresses. Then commands: {"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer_id}.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from swarm.spec import AveragingSpec
 
 def main() -> None:
     torch.set_num_threads(1)
-    setup = json.loads(sys.argv[1])
+    setup = json.loads(sys.stdin.readline())
     identity_path = Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
     Identity.generate().save(identity_path)
     dht = open_dht(identity_path=identity_path, initial_peers=setup["initial_peers"])
@@ -38,8 +38,7 @@ def main() -> None:
         torch.tensor(value) if isinstance(value, list) else seeded(*value.values())
         for value in setup["values"]
     ]
-    step = setup.get("step", 0)
-    averager = SwarmAverager(buffers, dht, prefix="test", spec=spec, state_source=lambda: (step, buffers))
+    averager = SwarmAverager(buffers, dht, prefix="test", spec=spec, state_source=lambda: (setup["step"], buffers))
     say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
         say(**obey(json.loads(line), averager, buffers))

@@ -58,10 +58,20 @@ def test_a_step_is_due_when_somebody_has_begun_to_average():
     assert view(a=lease(samples=1), b=lease(samples=1, state=PeerState.AVERAGING)).is_due(5, target_batch_size=1000)
 
 
-def test_samples_are_projected_by_each_peers_speed_but_never_beyond_its_lease():
-    assert view(a=lease(samples=10, speed=20.0, age=1.5)).samples_at(5) == 40
-    assert view(a=lease(samples=10, speed=20.0, age=3.9, life=4.0)).samples_at(5) == 10 + 78
-    assert view(a=lease(samples=10, speed=20.0, age=1.5, state=PeerState.AVERAGING)).samples_at(5) == 10
+def test_re_averaging_parameters_without_samples_does_not_make_the_next_step_due():
+    assert not view(a=lease(samples=1), b=lease(state=PeerState.AVERAGING)).is_due(5, target_batch_size=1000)
+
+
+def test_a_step_is_near_by_each_peers_speed_but_due_by_real_counts_only():
+    seen = view(a=lease(samples=10, speed=20.0, age=1.5))
+    assert seen.is_near(5, target_batch_size=40)
+    assert not seen.is_near(5, target_batch_size=41)
+    assert not seen.is_due(5, target_batch_size=40)
+    assert seen.samples_at(5) == 10
+
+
+def test_who_averages_is_not_projected():
+    assert not view(a=lease(samples=10, speed=20.0, age=1.5, state=PeerState.AVERAGING)).is_near(5, 11)
 
 
 @pytest.mark.parametrize("state", [PeerState.JOINING, PeerState.SYNCING, PeerState.LEAVING, PeerState.STALLED])

@@ -1,0 +1,21 @@
+"""Errors whose message is the one line a user reads: what was wrong, where, what to do next."""
+
+
+class DataError(Exception):
+    """Base of every error that bad input to ``data_prep`` raises."""
+
+
+class MissingCorpusError(DataError):
+    """The package that carries the built-in corpus is not installed."""
+
+
+class TokenizerError(DataError):
+    """A tokenizer cannot be trained, read, or used for what was asked."""
+
+
+class ShardError(DataError):
+    """A shard or its manifest is missing, damaged, or does not fit what was asked."""
+
+
+class StreamStateError(DataError):
+    """A saved stream position does not belong to the stream it was given to."""

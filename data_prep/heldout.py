@@ -1,0 +1,38 @@
+"""The fixed, already masked rows on which a run's progress is measured; every participant sees the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import DataError
+
+KEYS = ("input_ids", "attention_mask", "labels")
+
+
+def save_heldout(
+    path: Path, input_ids_BL: np.ndarray, attention_mask_BL: np.ndarray, labels_BL: np.ndarray
+) -> None:
+    """Stored in 32 bits: the file is part of what every peer downloads."""
+    arrays = zip(KEYS, (input_ids_BL, attention_mask_BL, labels_BL), strict=True)
+    save_file({key: torch.from_numpy(array.astype(np.int32)) for key, array in arrays}, path)
+
+
+def load_heldout(path: str | Path) -> dict[str, torch.Tensor]:
+    """``input_ids``, ``attention_mask``, ``labels``: int64 tensors [rows, sequence length].
+
+    Raises ``DataError`` when the file is missing, damaged, or holds other tensors.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"the held-out set {path} cannot be read: {error}") from error
+    if sorted(tensors) != sorted(KEYS):
+        raise DataError(f"{path} holds {sorted(tensors)}, a held-out set has {sorted(KEYS)}")
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) != 1:
+        raise DataError(f"{path} is damaged: its tensors differ in shape")
+    return {key: tensor.to(torch.int64) for key, tensor in tensors.items()}

@@ -1,0 +1,254 @@
+"""Shards: tokenized documents in Arrow IPC files, read by memory map, described by a manifest.
+
+One row is one document: ``input_ids`` (16-bit while the vocabulary fits, no special tokens) and
+``sentence_ends`` (number of ids up to the end of each sentence). A shard holds one source, named in the
+schema's metadata beside the vocabulary size. A *block* is one record batch, the unit of shuffling and of
+fetching. ``manifest.json`` lists every shard with its SHA-256 and counts; it is written last, so a folder
+without one is not finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.errors import ShardError
+
+FORMAT = "artel-shards-1"
+MANIFEST = "manifest.json"
+BLOCK_TOKENS = 1 << 16
+SHARD_TOKENS = 1 << 26
+_METADATA_KEY = b"artel"
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """Ids of one document without special tokens, and the end of each sentence in ids."""
+
+    input_ids: np.ndarray
+    sentence_ends: np.ndarray
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One line of the manifest."""
+
+    file: str
+    source: str
+    sha256: str
+    bytes: int
+    documents: int
+    sentences: int
+    tokens: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of shards holds."""
+
+    tokenizer_sha256: str
+    vocab_size: int
+    shards: tuple[ShardEntry, ...]
+    format: str = FORMAT
+
+    @property
+    def documents(self) -> int:
+        return sum(shard.documents for shard in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        return sum(shard.tokens for shard in self.shards)
+
+    def to_json(self) -> str:
+        totals = {"documents": self.documents, "tokens": self.tokens}
+        return (
+            json.dumps({**asdict(self), "totals": totals}, ensure_ascii=False, indent=1, sort_keys=True)
+            + "\n"
+        )
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+    """Raise ``ShardError`` when ``directory`` has no readable manifest of this format."""
+    path = Path(directory) / MANIFEST
+    try:
+        return parse_manifest(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ShardError(
+            f"no {MANIFEST} in {directory}: not a finished shard folder, run data-prep shard"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
+
+
+def parse_manifest(text: str) -> Manifest:
+    content = json.loads(text)
+    if content["format"] != FORMAT:
+        raise ValueError(f"format is {content['format']!r}, expected {FORMAT!r}")
+    shards = tuple(ShardEntry(**entry) for entry in content["shards"])
+    for shard in shards:
+        if Path(shard.file).name != shard.file:
+            raise ValueError(f"shard name {shard.file!r} is not a plain file name")
+    return Manifest(content["tokenizer_sha256"], content["vocab_size"], shards)
+
+
+@dataclass
+class ShardWriter:
+    """Write tokenized documents of one source into ``directory``; ``close`` returns the manifest lines."""
+
+    directory: Path
+    source: str
+    vocab_size: int
+    shard_tokens: int = SHARD_TOKENS
+    block_tokens: int = BLOCK_TOKENS
+    _entries: list[ShardEntry] = field(default_factory=list)
+    _buffer: list[TokenizedDocument] = field(default_factory=list)
+    _buffered: int = 0
+    _open: _OpenShard | None = None
+
+    def write(self, document: TokenizedDocument) -> None:
+        if not len(document.input_ids):
+            return
+        self._buffer.append(document)
+        self._buffered += len(document.input_ids)
+        if self._buffered >= self.block_tokens:
+            self._flush()
+
+    def close(self) -> list[ShardEntry]:
+        self._flush()
+        self._finish_shard()
+        return self._entries
+
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        if self._open is None:
+            name = f"{_file_name(self.source)}-{len(self._entries):05d}.arrow"
+            self._open = _OpenShard(self.directory / name, self.source, self.vocab_size)
+        self._open.write(self._buffer)
+        self._buffer, self._buffered = [], 0
+        if self._open.tokens >= self.shard_tokens:
+            self._finish_shard()
+
+    def _finish_shard(self) -> None:
+        if self._open is not None:
+            self._entries.append(self._open.close())
+            self._open = None
+
+
+class _OpenShard:
+    def __init__(self, path: Path, source: str, vocab_size: int) -> None:
+        self.path, self.source = path, source
+        self.documents = self.sentences = self.tokens = self.blocks = 0
+        width = pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
+        note = json.dumps({"format": FORMAT, "source": source, "vocab_size": vocab_size}).encode()
+        columns = [("input_ids", pa.list_(width)), ("sentence_ends", pa.list_(pa.uint32()))]
+        self.schema = pa.schema(columns, metadata={_METADATA_KEY: note})
+        self.writer = pa.ipc.new_file(str(path), self.schema)
+
+    def write(self, documents: list[TokenizedDocument]) -> None:
+        ids = _list_array([d.input_ids for d in documents], self.schema.field("input_ids").type)
+        ends = _list_array([d.sentence_ends for d in documents], self.schema.field("sentence_ends").type)
+        self.writer.write_batch(pa.record_batch([ids, ends], schema=self.schema))
+        self.documents += len(documents)
+        self.sentences += len(ends.values)
+        self.tokens += len(ids.values)
+        self.blocks += 1
+
+    def close(self) -> ShardEntry:
+        self.writer.close()
+        return ShardEntry(
+            file=self.path.name,
+            source=self.source,
+            sha256=file_sha256(self.path),
+            bytes=self.path.stat().st_size,
+            documents=self.documents,
+            sentences=self.sentences,
+            tokens=self.tokens,
+            blocks=self.blocks,
+        )
+
+
+class ShardReader:
+    """Memory-mapped blocks of one shard.
+
+    >>> reader = ShardReader("shards/wiktionary-00000.arrow")
+    >>> ids, offsets = reader.block(0)   # document i is ids[offsets[i]:offsets[i + 1]]
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._map = pa.memory_map(str(self.path))
+            self._file = pa.ipc.open_file(self._map)
+            note = json.loads((self._file.schema.metadata or {})[_METADATA_KEY])
+            self.source: str = note["source"]
+            self.vocab_size: int = note["vocab_size"]
+        except FileNotFoundError:
+            raise ShardError(f"no shard at {self.path}") from None
+        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            raise ShardError(
+                f"{self.path} is not a shard of {FORMAT} (damaged or cut short): {error}"
+            ) from error
+
+    def __len__(self) -> int:
+        return self._file.num_record_batches
+
+    def block(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all documents of the block, and where each begins (one offset more than documents)."""
+        return _flat_and_offsets(self._file.get_batch(index).column(0))
+
+    def sentence_ends(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sentence ends of all documents of the block, in the layout of ``block``."""
+        return _flat_and_offsets(self._file.get_batch(index).column(1))
+
+    def documents(self) -> Iterator[TokenizedDocument]:
+        for index in range(len(self)):
+            ids, offsets = self.block(index)
+            ends, end_offsets = self.sentence_ends(index)
+            for i in range(len(offsets) - 1):
+                yield TokenizedDocument(
+                    ids[offsets[i] : offsets[i + 1]], ends[end_offsets[i] : end_offsets[i + 1]]
+                )
+
+    def close(self) -> None:
+        self._map.close()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
+
+
+def _digest(file: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in file:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _list_array(rows: list[np.ndarray], kind: pa.ListType) -> pa.ListArray:
+    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    values = np.concatenate(rows).astype(kind.value_type.to_pandas_dtype())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=kind)
+
+
+def _flat_and_offsets(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    offsets = column.offsets.to_numpy()
+    return column.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _file_name(source: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", source).strip("._") or "source"

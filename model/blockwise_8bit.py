@@ -1,0 +1,94 @@
+"""Block-wise 8-bit storage of optimizer moments, each value as its nearest code.
+
+Dettmers et al. 2021 (arXiv:2110.02861): blocks of 4096 values, scaled by the block's largest magnitude,
+stored as indices into a codebook of 256 dynamically spaced values. bitsandbytes has the same codebook, but
+its CPU kernel never emits the small codes; this quantizer is exact. As in the release that trained the
+published weights, entry 0 of both codebooks is -1: so the second moment never decodes to exactly 0.
+
+The nearest code is found without a search. A float's leading 16 bits select a bucket so narrow that at
+most one midpoint between two codes lies in it; one table entry holds the code at the bucket's start and
+the distance to that midpoint, so that adding the float's trailing 16 bits carries into the code exactly
+when the value lies beyond the midpoint.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+BLOCK = 4096
+DECADES = 7
+
+
+@cache
+def codebook(signed: bool, device: torch.device) -> torch.Tensor:
+    """The 256 values in [-1, 1], ascending, fp32."""
+    values = [0.0, 1.0]
+    for decade in range(DECADES):
+        edges = torch.linspace(0.1, 1, 2 ** (decade + (0 if signed else 1)) + 1)
+        means = (10.0 ** (decade - DECADES + 1) * (edges[:-1] + edges[1:]) / 2).tolist()
+        values += means + ([-mean for mean in means] if signed else [])
+    table = torch.tensor(sorted(values), dtype=torch.float32)
+    table[0] = -1.0
+    return table.to(device)
+
+
+@cache
+def pair_codebook(signed: bool, device: torch.device) -> torch.Tensor:
+    """Two codes at once: entry first + 256 * second holds both values, as the halves of a float64."""
+    values = codebook(signed, device)
+    pairs = torch.stack((values.repeat(256), values.repeat_interleave(256)), dim=1).contiguous()
+    return pairs.view(torch.float64).flatten()
+
+
+def _ordered(bits: torch.Tensor) -> torch.Tensor:
+    """Float bits (int32) as integers of the same order."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@cache
+def bucket_table(signed: bool, device: torch.device) -> torch.Tensor:
+    """Per bucket: the code at its start << 16, plus 65536 - the offset of the midpoint in it."""
+    values = codebook(signed, torch.device("cpu")).double()
+    midpoints = (values[:-1] + values[1:]) / 2
+    rounded = midpoints.float()
+    # the first float that is nearer to the upper code
+    above = torch.where(rounded.double() > midpoints, rounded, rounded.nextafter(torch.tensor(torch.inf)))
+    thresholds = _ordered(above.view(torch.int32)).long()
+    starts = torch.arange(-(2**15), 2**15) * 2**16
+    codes = torch.searchsorted(thresholds, starts, right=True)
+    following = torch.cat((thresholds, torch.tensor([2**40])))[codes]
+    offsets = (following - starts).clamp(max=2**16)
+    return (codes * 2**16 + 2**16 - offsets).int().to(device)
+
+
+def quantize(values: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, *, signed: bool) -> None:
+    """Store fp32 `values` [blocks, size] as nearest `codes` (uint8, same shape) and `absmax` [blocks].
+
+    `values` is used as scratch space and destroyed.
+    """
+    torch.amax(values.abs(), dim=1, out=absmax)
+    # a block of zeros has absmax 0, and stays zeros whatever it is divided by
+    values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
+    bits = values.view(torch.int32)
+    if signed:
+        bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
+    buckets = (bits >> 16).add_(2**15)
+    entries = torch.index_select(bucket_table(signed, values.device), 0, buckets.view(-1))
+    entries.add_(bits.bitwise_and_(0xFFFF).view(-1))
+    codes.copy_(
+        entries.view(torch.uint8)[2::4].view(codes.shape)
+    )  # the third byte of a little-endian integer
+
+
+def dequantize(codes: torch.Tensor, absmax: torch.Tensor, *, signed: bool) -> torch.Tensor:
+    """The fp32 values [blocks, size] of `codes`; an odd size is looked up one by one."""
+    if codes.shape[1] % 2:
+        values = torch.index_select(codebook(signed, codes.device), 0, codes.view(-1).int())
+    else:
+        pairs = codes.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
+        values = torch.index_select(pair_codebook(signed, codes.device), 0, pairs.view(-1)).view(
+            torch.float32
+        )
+    return values.view(codes.shape).mul_(absmax[:, None])

@@ -1,0 +1,102 @@
+"""A real process that holds a training state and makes global steps as told, one JSON object in and out per line.
+
+The first line is the setup: {"folder", "spec", "initial_peers"}; the answer is the peer id and addresses. Then:
+{"compute": [seed, …]} accumulates one micro-batch per seed, {"step": group_size} waits for that many members and makes
+a global step, {"save": path} writes the state's tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from peer.accumulator import Accumulator
+from peer.global_step import GlobalStep
+from peer.presence import Description, Presence
+from swarm.averager import SwarmAverager
+from swarm.dht import RecordBoard, open_dht
+from swarm.identity import Identity
+from swarm.records import RunRecordValidator
+from swarm.spec import RunSpec, load_spec
+from swarm.states import PeerState
+from swarm.training_state import TrainingState, build_model
+
+VOCAB_SIZE = 64
+MICRO_BATCH = 4
+SEQUENCE = 12
+DEADLINE_SECONDS = 30.0
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    setup = json.loads(sys.stdin.readline())
+    spec = load_spec(Path(setup["spec"]))
+    identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
+    identity.save(path)
+    validator = RunRecordValidator(spec.run_id, frozenset())
+    dht = open_dht(identity_path=path, initial_peers=setup["initial_peers"], validators=[validator])
+    state = new_state(spec)
+    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+    averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors)
+    presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
+    presence.start()
+    presence.update(state=PeerState.TRAINING)
+    accumulator = Accumulator(state.parameters)
+    global_step = GlobalStep(state, accumulator, averager, buffers, presence)
+    say(peer_id=identity.peer_id, addresses=[str(address) for address in dht.get_visible_maddrs()])
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "compute" in command:
+            for seed in command["compute"]:
+                accumulator.add(loss_of(state, seed), MICRO_BATCH)
+            presence.update(samples=accumulator.samples)
+            say(samples=accumulator.samples)
+        elif "step" in command:
+            wait_for_members(presence, state.step, command["step"])
+            report = global_step.make()
+            say(made=report is not None, group=report.group if report else 0, step=state.step)
+        else:
+            torch.save(state.tensors(), command["save"])
+            say(saved=command["save"])
+    presence.withdraw()
+    averager.shutdown()
+    dht.shutdown()
+    os._exit(0)
+
+
+def new_state(spec: RunSpec) -> TrainingState:
+    """The state that every participant starts from."""
+    return TrainingState(spec, build_model(spec, vocab_size=VOCAB_SIZE, pad_token_id=0))
+
+
+def loss_of(state: TrainingState, seed: int) -> torch.Tensor:
+    """Masked-LM loss of the made-up micro-batch with this seed."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(5, VOCAB_SIZE, (MICRO_BATCH, SEQUENCE), generator=rng)
+    masked = torch.rand(labels.shape, generator=rng) < 0.3
+    masked[:, 0] = True
+    state.model.train()
+    output = state.model(input_ids=labels.masked_fill(masked, 4), labels=labels.masked_fill(~masked, -100))
+    return output.loss
+
+
+def wait_for_members(presence: Presence, step: int, count: int) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(presence.view.members_at(step)) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{count} members at step {step} did not show up")
+        time.sleep(0.05)
+
+
+def say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    main()
