@@ -7,6 +7,7 @@ numbers.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TIERS = (1, 60, 3600)
 BUCKETS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
@@ -65,9 +66,8 @@ def with_gaps(rows: Iterable[Sequence], bucket: int, width: int) -> list[Sequenc
     return result
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A stay in one state, from `started` to `ended` (Unix seconds)."""
+class Interval(NamedTuple):
+    """A stay in one state, from `started` to `ended` (Unix seconds); a tuple, for there are many."""
 
     started: float
     ended: float
@@ -85,19 +85,20 @@ def coalesce(intervals: Iterable[Interval], resolution: float) -> list[Interval]
     """
     result: list[Interval] = []
     cluster: list[Interval] = []
+    longest = LONGEST_CLUSTER * resolution  # alternating states for hours must not end as one
     for stay in intervals:
+        short = stay.ended - stay.started < resolution
         if cluster and (
-            stay.started - cluster[-1].ended > resolution
-            or _length(stay) >= resolution
-            # alternating states for hours must not end as one
-            or stay.ended - cluster[0].started > LONGEST_CLUSTER * resolution
+            not short
+            or stay.started - cluster[-1].ended > resolution
+            or stay.ended - cluster[0].started > longest
         ):
             _append(result, _dominant(cluster), resolution)
             cluster = []
-        if _length(stay) >= resolution:
-            _append(result, stay, resolution)
-        else:
+        if short:
             cluster.append(stay)
+        else:
+            _append(result, stay, resolution)
     if cluster:
         _append(result, _dominant(cluster), resolution)
     return result
@@ -108,6 +109,8 @@ def _length(stay: Interval) -> float:
 
 
 def _dominant(cluster: Sequence[Interval]) -> Interval:
+    if len(cluster) == 1:
+        return cluster[0]
     seconds: dict[int, float] = {}
     for stay in cluster:
         seconds[stay.state] = seconds.get(stay.state, 0.0) + _length(stay)

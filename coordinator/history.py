@@ -38,6 +38,12 @@ UPSERT_COUNTS = (
     + ", online_max = max(online_max, excluded.online_max), "
     + ", ".join(f"{c} = excluded.{c}" for c in ("samples_total", "samples_accumulated", "global_step"))
 )
+# Computed anew from the hour's steps: a step that is recorded again must not count twice.
+STEP_HOUR = (
+    "INSERT OR REPLACE INTO step_hours SELECT :hour, max(t), max(global_step), avg(loss), sum(samples), "
+    "avg(group_size), avg(peers_alive), avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), "
+    "COALESCE(sum(received_fraction < 0.999), 0), count(*) FROM steps WHERE t >= :hour AND t < :hour + 3600"
+)
 
 
 class History(HistoryReader):
@@ -111,6 +117,7 @@ class History(HistoryReader):
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*row, bytes_averaged, failed_rounds, reason),
             )
+            self._writer.execute(STEP_HOUR, {"hour": int(time // 3600) * 3600})
 
     def record_checkpoint(
         self, step: int, path: str, heldout_loss: float | None, digest: str, now: float
@@ -179,6 +186,10 @@ class History(HistoryReader):
         self._writer.execute(
             "INSERT INTO events (t, kind, peer_no, sentence, data) VALUES (?, ?, ?, ?, ?)",
             (now, event.kind, peer_no, event.sentence, json.dumps(event.data) if event.data else None),
+        )
+        self._writer.execute(
+            "INSERT INTO event_hours VALUES (?, ?, 1) ON CONFLICT (t, kind) DO UPDATE SET n = n + 1",
+            (int(now // 3600) * 3600, event.kind),
         )
 
     def _state_of_run_changed(self, status: RunStatus) -> bool:

@@ -43,20 +43,27 @@ COUNTS = (
     + " FROM counts WHERE tier = :tier AND t >= :start AND t < :end GROUP BY b ORDER BY b"
 )
 STEP_NAMES = (
-    "t",
-    "global_step",
-    "loss",
-    "samples",
-    "group_size",
-    "peers_alive",
-    "received_fraction",
-    "seconds",
+    *("t", "global_step", "loss", "samples", "group_size", "peers_alive", "received_fraction", "seconds"),
+    *("bytes", "failed_rounds", "partial_rounds", "steps"),
 )
 STEPS = (
     "SELECT max(t), max(global_step), avg(loss), sum(samples), avg(group_size), avg(peers_alive), "
     "avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), "
-    "sum(received_fraction < 0.999), count(*) "
+    "COALESCE(sum(received_fraction < 0.999), 0), count(*) "
     "FROM steps WHERE t >= :start AND t < :end GROUP BY CAST(t / :bucket AS INTEGER) ORDER BY 1"
+)
+STEP_HOURS = (
+    "SELECT max(newest), max(global_step), avg(loss), sum(samples), avg(group_size), avg(peers_alive), "
+    "avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), sum(partial_rounds), sum(steps) "
+    "FROM step_hours WHERE t >= :start - 3599 AND t < :end GROUP BY t / :bucket ORDER BY 1"
+)
+MARKS = (
+    "SELECT min(t) AS t, kind, count(*) AS n FROM events WHERE t >= :start AND t < :end "
+    "GROUP BY CAST(t / :bucket AS INTEGER), kind ORDER BY t"
+)
+MARK_HOURS = (
+    "SELECT min(t) + 1800 AS t, kind, sum(n) AS n FROM event_hours WHERE t >= :start - 3599 AND t < :end "
+    "GROUP BY t / :bucket, kind ORDER BY t"
 )
 PEER_FIELDS = ("peer_id", "name", "device", "hardware", "version", "ranks", "client_mode", "first_seen")
 
@@ -90,12 +97,12 @@ class HistoryReader:
 
     def steps(self, start: float, end: float | None = None, points: int = 600) -> Columns:
         """Global steps: loss, group size, fraction received, duration, bytes; means or sums over buckets."""
-        names = (*STEP_NAMES, "bytes", "failed_rounds", "partial_rounds", "steps")
         with self._reading() as db:
             end, _ = self._until(db, end)
             bucket = choose_bucket(end - start, points)
-            rows = db.execute(STEPS, {"start": start, "end": end, "bucket": bucket}).fetchall()
-        return _columns(names, rows)
+            query = STEPS if bucket < 3600 else STEP_HOURS
+            rows = db.execute(query, {"start": start, "end": end, "bucket": bucket}).fetchall()
+        return _columns(STEP_NAMES, rows)
 
     def averaging_totals(self) -> dict[str, Any]:
         """Sums over all global steps (steps, bytes, partial, failed) and the newest one's group and duration."""
@@ -163,12 +170,8 @@ class HistoryReader:
         with self._reading() as db:
             end, _ = self._until(db, end)
             bucket = choose_bucket(end - start, points)
-            return _records(
-                db,
-                "SELECT min(t) AS t, kind, count(*) AS n FROM events WHERE t >= ? AND t < ? "
-                f"GROUP BY CAST(t / {bucket} AS INTEGER), kind ORDER BY t",
-                (start, end),
-            )
+            query = MARKS if bucket < 3600 else MARK_HOURS
+            return _records(db, query, {"start": start, "end": end, "bucket": bucket})
 
     def timeline(
         self,
@@ -263,7 +266,7 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence]) -> Columns:
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _records(db: sqlite3.Connection, query: str, scope: Sequence) -> list[dict]:
+def _records(db: sqlite3.Connection, query: str, scope: Sequence | dict[str, float]) -> list[dict]:
     cursor = db.execute(query, scope)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.downsampling import DAY, TIERS, Retention
-from coordinator.history import COUNT_COLUMNS, History
+from coordinator.history import COUNT_COLUMNS, STEP_HOUR, History
 from coordinator.history_schema import open_writer
 from coordinator.status import PEER_STATES
 from tests.coordinator.synthetic import AVERAGING, JOINING, LOST, STEP, SYNCING, SyntheticPeer, SyntheticSwarm
@@ -143,6 +143,12 @@ def _write_steps(db: sqlite3.Connection, swarm: SyntheticSwarm, end: float) -> N
                 (step, t + 3, f"checkpoints/step-{step:08d}", swarm.loss(t) + 0.08, f"sha256:{step:064x}")
             )
     db.executemany("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    for hour in range(int(swarm.start // 3600) * 3600, int(end) + 1, 3600):
+        if any(
+            True
+            for _ in db.execute("SELECT 1 FROM steps WHERE t >= ? AND t < ? LIMIT 1", (hour, hour + 3600))
+        ):
+            db.execute(STEP_HOUR, {"hour": hour})
     db.executemany("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?)", saved)
 
 
@@ -157,6 +163,9 @@ def _write_events(db: sqlite3.Connection, swarm: SyntheticSwarm, end: float) -> 
                 events.append((session.end, "lost", number, f"{peer.name} fell silent without leaving"))
     rows = [event for event in sorted(events) if event[0] < end]
     db.executemany("INSERT INTO events (t, kind, peer_no, sentence) VALUES (?, ?, ?, ?)", rows)
+    db.execute(
+        "INSERT INTO event_hours SELECT CAST(t / 3600 AS INTEGER) * 3600, kind, count(*) FROM events GROUP BY 1, 2"
+    )
 
 
 def main() -> None:

@@ -41,7 +41,11 @@ async function start() {
   });
   const facts = await ask("run");
   makeCharts();
-  timeWindow = new TimeWindow(facts, drawCharts, failed);
+  timeWindow = new TimeWindow(facts, {
+    changed: drawCharts,
+    failed,
+    asking: (span) => timeline.load(span, () => timeWindow.edges).catch(failed),
+  });
   onStatus(redraw);
   if (facts.replay) await startReplay(facts);
   else openStream();
@@ -93,7 +97,6 @@ function drawCharts(span) {
   charts.peers.show(counts, marks, edges);
   charts.speed.show([counts.t, counts.samples_per_second], edges);
   if (span) {
-    timeline.load(span, edges).catch(failed);
     showAveraging(steps, problems);
     showCheckpoints(checkpoints);
     showRanges(timeWindow);

@@ -11,10 +11,11 @@ const RELOAD = [20, 300]; // seconds, at least and at most; coarse charts change
 const EMPTY_COUNTS = { bucket: 1, t: [], samples_per_second: [], online_min: [], online_max: [], ...Object.fromEntries(STACK.map((s) => [s, []])) };
 
 export class TimeWindow {
-  constructor(facts, changed, failed) {
+  constructor(facts, { asking, changed, failed }) {
     this.facts = facts;
     this.changed = changed;
     this.failed = failed;
+    this.asking = asking;
     this.range = initialRange();
     this.counts = EMPTY_COUNTS;
     this.marks = [];
@@ -60,6 +61,7 @@ export class TimeWindow {
   async load() {
     const turn = (this.asked += 1);
     const span = this.question();
+    this.asking(span);
     const [counts, marks, steps, checkpoints, problems] = await Promise.all([
       ask("counts", span),
       ask("marks", { ...span, points: 240 }),

@@ -9,6 +9,7 @@ import { t } from "./i18n.js";
 import { store } from "./store.js";
 
 const PAGE = 100;
+const FIRST = 600; // rows asked for before anybody knows how many there are
 const NAMED_ROW = 17;
 const HEIGHT = 340;
 const DENSE_HEIGHT = 520; // a pixel for each of 500 peers
@@ -38,19 +39,20 @@ export class Timeline {
     this.loading = new Set();
   }
 
+  // `edges` is asked for when the answer is there: the page's window has moved on by then.
   async load(span, edges) {
     this.span = span;
     const turn = (this.turn = (this.turn ?? 0) + 1);
     const first = await this.ask(0, this.rowsWanted());
     if (turn !== this.turn) return;
     this.reset();
-    this.edges = edges;
+    this.edges = edges();
     this.take(first);
     this.draw();
   }
 
   rowsWanted() {
-    return Math.max(PAGE, Math.min(1000, this.rows.length));
+    return this.rows.length ? Math.max(PAGE, Math.min(1000, this.rows.length)) : FIRST;
   }
 
   ask(offset, limit) {
