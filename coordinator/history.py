@@ -58,6 +58,7 @@ class History(HistoryReader):
         """Open or create the database at `path`. Raises `HistoryError`."""
         self._retention = retention or Retention()
         self._lock = threading.Lock()
+        self._closed = False
         self._writer = open_writer(path)
         super().__init__(path, self._retention)
         with self._transaction():

@@ -75,7 +75,6 @@ class HistoryReader:
         """Check that `path` can be read. Raises `HistoryError`."""
         self.path = path
         self._retention = retention or Retention()
-        self._closed = False
         with self._reading():
             pass
 
@@ -209,10 +208,6 @@ class HistoryReader:
         with self._reading() as db:
             text = _meta(db, "last_status")
         return RunStatus.model_validate_json(text) if text else None
-
-    def close(self) -> None:
-        """Refuse further queries."""
-        self._closed = True
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

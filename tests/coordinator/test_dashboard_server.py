@@ -1,5 +1,7 @@
 """The dashboard's server and JSON: binding, stopping, streams, errors."""
 
+import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from coordinator.dashboard import DashboardError, DashboardServer, create_app, create_replay_app
-from coordinator.event_stream import difference
+from coordinator.event_stream import BACKLOG, Broadcaster, difference
 from coordinator.history import History
 from coordinator.history_reader import HistoryReader
 from coordinator.status import RunStatus
@@ -167,6 +169,29 @@ def test_replay_serves_a_finished_run(history: History) -> None:
         assert httpx.get(f"{server.address}/api/stream").status_code == 404
     finally:
         server.stop()
+
+
+def test_a_viewer_that_falls_behind_gets_a_new_snapshot() -> None:
+    async def watch() -> list[str]:
+        steps = itertools.count()
+        status = lambda: run_status(peer(1), generated_at=T0, global_step=next(steps))  # noqa: E731
+        broadcaster = Broadcaster(status, every=0.0)
+        ticking = asyncio.create_task(broadcaster.run())
+        fast, slow = broadcaster.subscribe(), broadcaster.subscribe()
+        first = await anext(slow)
+        for _ in range(3 * BACKLOG):
+            await anext(fast)
+        received = [first]
+        while b"event: snapshot" not in received[-1] or len(received) == 1:
+            received.append(await anext(slow))
+            await anext(fast)
+        ticking.cancel()
+        return [message.decode().split("\n")[0] for message in received]
+
+    names = asyncio.run(watch())
+    assert names[0] == "event: snapshot"
+    assert names[1:-1] == ["event: delta"] * (len(names) - 2)
+    assert names[-1] == "event: snapshot"
 
 
 def test_delta_holds_only_what_changed() -> None:

@@ -7,7 +7,7 @@ import { t } from "./i18n.js";
 export function showAveraging(steps, problems) {
   const last = steps.t.length - 1;
   $("averaging-figures").replaceChildren(...(last < 0 ? [h("p", { class: "note" }, t("no_rounds"))] : figures(steps, last)));
-  $("rounds-chart").hidden = last < 0;
+  $("rounds-chart").hidden = $("rounds-key").hidden = last < 0;
   const empty = h("li", { class: "note" }, last < 0 ? "" : t("all_whole"));
   $("round-problems").replaceChildren(...(problems.length ? problems.map(problem) : [empty]));
 }

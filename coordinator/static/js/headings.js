@@ -2,7 +2,7 @@
 
 import { $, color, h, segmented, stateChip, swatch } from "./dom.js";
 import { duration, integer } from "./format.js";
-import { currentLanguage, t } from "./i18n.js";
+import { currentLanguage, has, t } from "./i18n.js";
 import { STACK } from "./peers_chart.js";
 import { countOnline, countStates, store } from "./store.js";
 import { currentTheme } from "./theme.js";
@@ -16,7 +16,8 @@ export function showRunState() {
   $("run-id").textContent = run.run_id;
   const parts = [stateChip(TONES[run.state], t(`run_${run.state}`))];
   if (run.started_at) parts.push(`, ${t("up", { age: duration(run.generated_at - run.started_at) })}`);
-  if (run.reason) parts.push(`: ${run.reason}`);
+  if (run.reason) parts.push(`: ${has(`reason_${run.reason}`) ? t(`reason_${run.reason}`) : run.reason}`);
+  document.body.classList.toggle("nobody", countOnline() === 0 && run.state !== "finished");
   $("run-state").replaceChildren(...parts);
   showWarning();
 }

@@ -2,6 +2,7 @@
 
 import { color } from "./dom.js";
 import { fixed, integer, rate } from "./format.js";
+import { t } from "./i18n.js";
 import { aMinute, baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
 
 const DOTS_AT_MOST = 60;
@@ -35,14 +36,23 @@ class LineChart {
     return true;
   }
 
+  get emptyWord() {
+    return "";
+  }
+
   show(data, window) {
     this.data = data;
     this.window = window;
     this.plot.setData(data);
+    this.element.dataset.empty = data[0].length ? "" : this.emptyWord;
   }
 }
 
 export class LossChart extends LineChart {
+  get emptyWord() {
+    return t("no_steps");
+  }
+
   get labelled() {
     return false; // the chart below has the same axis
   }

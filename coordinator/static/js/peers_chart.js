@@ -3,6 +3,7 @@
 import { color, h, swatch } from "./dom.js";
 import { clock, day, integer } from "./format.js";
 import { t } from "./i18n.js";
+import { countOnline, serverNow, store } from "./store.js";
 import { drawMarks, MARK_KINDS, MARKS_HEIGHT } from "./event_marks.js";
 import { aMinute, baseOptions, followSize, timeAxis, valueAxis } from "./chart_base.js";
 
@@ -69,7 +70,9 @@ export class PeersChart {
     this.counts = counts;
     this.marks = marks;
     this.window = window;
-    this.plot.setData(stacked(counts, window[1]));
+    this.element.setAttribute("role", "img");
+    this.element.setAttribute("aria-label", t("peers_chart_label", { n: integer(countOnline()) }));
+    this.plot.setData(stacked(counts, store.run ? Math.min(window[1], serverNow()) : window[1]));
   }
 
   // The cursor of all charts to `time`; null takes it away.
@@ -150,7 +153,7 @@ export function previousIndex(times, time) {
   return low - 1;
 }
 
-// Columns of counts to cumulative series; the newest value lasts until the right edge.
+// Columns of counts to cumulative series; the newest value lasts until `end`.
 function stacked(counts, end) {
   const times = [...counts.t];
   const layers = STACK.map((state) => [...counts[state]]);

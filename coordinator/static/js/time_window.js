@@ -46,9 +46,9 @@ export class TimeWindow {
   wanted() {
     if (this.range === "custom") return this.custom;
     const now = store.run ? serverNow() : (this.facts.newest ?? this.facts.now);
-    const first = this.facts.first ?? now - 60;
-    const start = this.range === "all" ? first : now - SPANS[this.range];
-    return [Math.min(start, now - 60), now];
+    if (this.range !== "all") return [now - SPANS[this.range], now];
+    const first = this.facts.first ?? now;
+    return [first, Math.max(now, first + 60)]; // a run that has just begun fills its first minute
   }
 
   // The same words from every viewer of a range, so that the coordinator answers once for all.

@@ -6,13 +6,14 @@ import { ask } from "./api.js";
 import { $, color, h, segmented, swatch } from "./dom.js";
 import { duration, integer, moment } from "./format.js";
 import { t } from "./i18n.js";
-import { store } from "./store.js";
+import { serverNow, store } from "./store.js";
 
 const PAGE = 100;
 const FIRST = 600; // rows asked for before anybody knows how many there are
 const NAMED_ROW = 17;
 const HEIGHT = 340;
 const DENSE_HEIGHT = 520; // a pixel for each of 500 peers
+const GOES_ON = 30; // seconds since the last stay ended
 const MANY = 40; // beyond, all rows at once say more than names
 
 export class Timeline {
@@ -106,17 +107,19 @@ export class Timeline {
     });
   }
 
-  // Live: whoever is here now goes on to the right edge.
+  // Live: whoever is here now goes on until now.
   follow(edges) {
     this.edges = edges;
     if (!this.states) return;
+    const now = Math.min(edges[1], serverNow());
     for (const row of this.rows) {
       const peer = row && store.peers.get(row.peer_id);
       if (!peer) continue;
       const state = this.states.indexOf(peer.state);
       const last = row.stays.at(-1);
-      if (last && last[2] === state && edges[1] - last[1] < 30) last[1] = edges[1];
-      else row.stays.push([last && edges[1] - last[1] < 30 ? last[1] : edges[1] - 1, edges[1], state]);
+      const goesOn = last && now - last[1] < GOES_ON;
+      if (goesOn && last[2] === state) last[1] = now;
+      else row.stays.push([goesOn ? last[1] : now - 1, now, state]);
     }
     this.draw();
   }
