@@ -112,17 +112,22 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     }
     old = {peer["peer_id"]: peer for peer in before["peers"]}
     elapsed = after["generated_at"] - before["generated_at"]
-    changed = [peer for peer in after["peers"] if _differs(old.pop(peer["peer_id"], None), peer, elapsed)]
+    pairs = [(old.pop(peer["peer_id"], None), peer) for peer in after["peers"]]
+    changed = [change for was, peer in pairs if (change := _peer_change(was, peer, elapsed))]
     return {"run": run, "peers": changed, "gone": list(old)}
 
 
-def _differs(before: dict[str, Any] | None, after: dict[str, Any], elapsed: float) -> bool:
+def _peer_change(
+    before: dict[str, Any] | None, after: dict[str, Any], elapsed: float
+) -> dict[str, Any] | None:
+    """The fields of a peer that changed, with its id; all of a new peer; None if nothing did."""
     if before is None:
-        return True
+        return after
+    change = {key: value for key, value in after.items() if key != "last_seen" and value != before[key]}
     # `last_seen` grows by itself; the page adds the time that passed.
     if abs(before["last_seen"] + elapsed - after["last_seen"]) > SAME_MOMENT:
-        return True
-    return any(value != before[key] for key, value in after.items() if key != "last_seen")
+        change["last_seen"] = after["last_seen"]
+    return {"peer_id": after["peer_id"], **change} if change else None
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

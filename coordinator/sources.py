@@ -12,7 +12,7 @@ from coordinator.event_stream import Broadcaster
 from coordinator.history_reader import HistoryReader
 from coordinator.status import RunStatus
 
-KEPT_SECONDS = 2.0
+KEPT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

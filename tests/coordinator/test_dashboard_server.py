@@ -200,7 +200,7 @@ def test_delta_holds_only_what_changed() -> None:
         peer(1, last_seen=1.0), peer(2, "averaging", last_seen=1.0), generated_at=T0 + 1, global_step=5
     ).model_dump(mode="json")
     delta = difference(before, after)
-    assert [changed["name"] for changed in delta["peers"]] == ["otter-2"]
+    assert delta["peers"] == [{"peer_id": peer(2).peer_id, "state": "averaging"}]
     assert delta["gone"] == [peer(3).peer_id]
     assert delta["run"]["global_step"] == 5
     assert "run_id" not in delta["run"]

@@ -9,7 +9,7 @@ export function startJoin() {
 }
 
 export function showJoin() {
-  $("join").hidden = !store.run.join_line;
+  $("join").hidden = !store.run.join_line || Boolean(store.frozen); // nobody can join what has ended
   if ($("join-line").textContent !== store.run.join_line) $("join-line").textContent = store.run.join_line;
 }
 

@@ -15,13 +15,15 @@ import { lossData, LossChart, RoundsChart, SpeedChart } from "./line_charts.js";
 import { PeersChart } from "./peers_chart.js";
 import { showTable, startTable } from "./peers_table.js";
 import { Replay } from "./replay.js";
-import { applySnapshot, onStatus, tellAgain } from "./store.js";
+import { applySnapshot, onStatus, store, tellAgain } from "./store.js";
 import { openStream } from "./stream.js";
 import { startTheme } from "./theme.js";
 import { TimeWindow } from "./time_window.js";
 import { Timeline } from "./timeline.js";
 
-const LISTS_EVERY = 5000; // ms; events and contributors are asked for, not streamed
+// ms; events and contributors are asked for, not streamed: after news, when answers kept from before are over
+const LISTS_EVERY = 15000;
+const LISTS_AFTER_NEWS = 1100;
 
 let charts = null;
 let timeline = null;
@@ -106,7 +108,20 @@ function drawCharts(span) {
   dimLater();
 }
 
+let news = "";
+let listsWanted = null;
+
+function followNews() {
+  if (store.news === news || replay) return;
+  news = store.news;
+  listsWanted ??= setTimeout(() => {
+    listsWanted = null;
+    loadLists();
+  }, LISTS_AFTER_NEWS);
+}
+
 function redraw() {
+  followNews();
   if (!replay) timeWindow.tick();
   showRunState();
   showFigures();

@@ -6,6 +6,7 @@ export const store = {
   run: null, // fields of the status, without peers
   peers: new Map(),
   now: 0, // the server's clock when the last message was sent
+  news: "",
   trouble: null, // why the history could not be read, if it could not
   receivedAt: 0, // this browser's clock (ms) when it came
 };
@@ -31,7 +32,7 @@ export function applyDelta({ now, run, peers, gone }) {
   if (!store.run) return;
   Object.assign(store.run, run);
   for (const id of gone) store.peers.delete(id);
-  for (const peer of peers) store.peers.set(peer.peer_id, heard(peer, store.run));
+  for (const peer of peers) store.peers.set(peer.peer_id, heard({ ...store.peers.get(peer.peer_id), ...peer }, store.run, peer));
   tell(now);
 }
 
@@ -46,12 +47,21 @@ export function countOnline(counts = countStates()) {
   return counts.joining + counts.syncing + counts.training + counts.averaging + counts.stalled;
 }
 
-function heard(peer, run) {
-  return { ...peer, heard_at: run.generated_at - peer.last_seen };
+// `fresh` is what has just come; without a new `last_seen` the peer was heard when it was.
+function heard(peer, run, fresh = peer) {
+  return fresh.last_seen === undefined ? peer : { ...peer, heard_at: run.generated_at - fresh.last_seen };
+}
+
+// Changes whenever something has happened that the history tells more about: steps, checkpoints, comings, goings.
+function newsOf(run) {
+  const working = ["training", "averaging"];
+  const peers = [...store.peers.values()].map((peer) => peer.peer_id + (working.includes(peer.state) ? "" : peer.state));
+  return [run.state, run.split, run.global_step, run.checkpoints.at(-1)?.step, ...peers.sort()].join(" ");
 }
 
 function tell(now) {
   store.now = now;
+  store.news = newsOf(store.run);
   store.receivedAt = Date.now();
   for (const listener of listeners) listener(store);
 }

@@ -7,6 +7,7 @@ import { countOnline, countStates, serverNow, store } from "./store.js";
 
 const SPANS = { "5m": 300, "1h": 3600, "24h": 86400 };
 const RELOAD = [20, 300]; // seconds, at least and at most; coarse charts change slowly
+const AFTER_NEWS = [3, 60]; // the same when something has happened
 
 const EMPTY_COUNTS = { bucket: 1, t: [], samples_per_second: [], online_min: [], online_max: [], ...Object.fromEntries(STACK.map((s) => [s, []])) };
 
@@ -60,6 +61,7 @@ export class TimeWindow {
 
   async load() {
     const turn = (this.asked += 1);
+    this.newsLoaded = store.news;
     const span = this.question();
     this.asking(span);
     const [counts, marks, steps, checkpoints, problems] = await Promise.all([
@@ -89,7 +91,9 @@ export class TimeWindow {
   }
 
   reloadEvery() {
-    return Math.min(RELOAD[1], Math.max(RELOAD[0], this.counts.bucket));
+    const news = store.news !== this.newsLoaded;
+    const [least, most] = news ? AFTER_NEWS : RELOAD;
+    return Math.min(most, Math.max(least, this.counts.bucket / (news ? 4 : 1)));
   }
 
   append() {
