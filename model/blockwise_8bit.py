@@ -19,6 +19,10 @@ import torch
 
 BLOCK = 4096
 DECADES = 7
+# as tensors: torch turns a Python number into one, and casts it, at every bitwise operation
+SIGN_SHIFT, HALF_SHIFT, MAGNITUDE, LOWER_HALF = (
+    torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0x7FFFFFFF, 0xFFFF)
+)
 
 
 @cache
@@ -71,6 +75,7 @@ class Scratch:
         self.flat_index = self.index.view(-1)
         self.entries = torch.empty(shape[0] * shape[1], dtype=torch.int32, device=device)
         # the third byte of a little-endian integer: what has been carried past its lower 16 bits
+        self.floats = self.entries.view(torch.float32).view(shape)
         self.carried = self.entries.view(torch.uint8)[2::4].view(shape)
         self.pairs = self.flat_index[: self.entries.numel() // 2]
 
@@ -82,17 +87,17 @@ def quantize(
 
     `values` must not be negative unless `signed`, and are destroyed.
     """
-    torch.amax(values.abs() if signed else values, dim=1, out=absmax)
+    torch.amax(torch.abs(values, out=scratch.floats) if signed else values, dim=1, out=absmax)
     # a block of zeros has absmax 0, and stays zeros whatever it is divided by
     values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
     bits = values.view(torch.int32)
     if signed:
-        torch.bitwise_right_shift(bits, 31, out=scratch.index)
-        bits.bitwise_xor_(scratch.index.bitwise_and_(0x7FFFFFFF))
-    torch.bitwise_right_shift(bits, 16, out=scratch.index)
+        torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index)
+        bits.bitwise_xor_(scratch.index.bitwise_and_(MAGNITUDE))
+    torch.bitwise_right_shift(bits, HALF_SHIFT, out=scratch.index)
     scratch.index.add_(2**15)
     torch.index_select(bucket_table(signed, values.device), 0, scratch.flat_index, out=scratch.entries)
-    scratch.entries.add_(bits.bitwise_and_(0xFFFF).view(-1))
+    scratch.entries.add_(bits.bitwise_and_(LOWER_HALF).view(-1))
     codes.copy_(scratch.carried)
 
 
@@ -104,7 +109,7 @@ def dequantize(
         scratch.index.copy_(codes)
         torch.index_select(codebook(signed, codes.device), 0, scratch.flat_index, out=out.view(-1))
     else:
-        scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(0xFFFF)
+        scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(LOWER_HALF)
         table = pair_codebook(signed, codes.device)
         torch.index_select(table, 0, scratch.pairs, out=out.view(-1).view(torch.float64))
     out.mul_(absmax[:, None])

@@ -1,8 +1,9 @@
 """Where LAMB keeps the two moments of a parameter: plain fp32 tensors, or 8-bit codes.
 
-Both kinds are read and written in chunks of whole blocks, small enough that a chunk's temporaries stay in
-a core's cache. State that comes from outside is checked before it is believed: names, shapes, dtypes, and
-values that no optimizer can have written (not finite, a negative second moment).
+Both kinds are read and written in chunks of whole blocks: small enough for a core's cache, large enough
+that the time goes into arithmetic and not into calls. State that comes from outside is checked before it
+is believed: names, shapes, dtypes, and values that no optimizer can have written (not finite, a negative
+second moment).
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import torch
 from model.blockwise_8bit import BLOCK, Scratch, dequantize, quantize
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# 8 blocks: below torch's grain size, so that an operation on a chunk runs on one core
-CHUNK = 8 * BLOCK
+CHUNK = 32 * BLOCK
 
 State = dict[str, torch.Tensor]
 

@@ -24,7 +24,9 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+        self._pool = None
+        if count > 1:  # inside its threads torch must not split operations once more
+            self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> Workers:
         return self
@@ -32,6 +34,7 @@ class Workers:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._pool is not None:
             self._pool.shutdown()
+            torch.set_num_threads(self.count)  # what threads started later will begin with
 
     def map(
         self, function: Callable[[list[Chunk]], list[SquareNorms]], chunks: list[Chunk]
