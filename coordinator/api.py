@@ -1,24 +1,24 @@
-"""JSON behind every figure of the page, described by `/api/openapi.json`.
+"""JSON about the run itself, its live stream, and the history as files; described by `/api/openapi.json`.
 
-All routes are read-only. Stretches of time are given as `start` and `end` (Unix seconds), or as `last`
-seconds up to the newest moment recorded; without any of them the whole run is meant.
+All routes are read-only. The series behind the charts are in `history_api`.
 """
 
 import time
-from collections.abc import Callable
+from itertools import chain
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from coordinator.downsampling import DAY
-from coordinator.event_stream import Broadcaster
-from coordinator.history_reader import HistoryReader
+from coordinator.history_export import Every, Table, csv_lines
+from coordinator.replay import status_at
+from coordinator.sources import From, When
 from coordinator.status import PEER_STATES, RunStatus
 
-Points = Annotated[int, Query(ge=10, le=5000, description="about as many points as the chart is wide")]
-Limit = Annotated[int, Query(ge=1, le=1000)]
+router = APIRouter(prefix="/api")
+live_router = APIRouter(prefix="/api")
 
 
 class RunFacts(BaseModel):
@@ -32,110 +32,64 @@ class RunFacts(BaseModel):
     states: list[str]
 
 
-class Span(BaseModel):
-    """A stretch of time, resolved."""
+class Contributors(BaseModel):
+    """Samples of everybody, and the peers who gave most of them."""
 
-    start: float
-    end: float | None
+    samples: int
+    peers: list[dict[str, Any]]
 
 
-def create_api(
-    history: HistoryReader,
-    current_status: Callable[[], RunStatus],
-    broadcaster: Broadcaster | None,
-) -> APIRouter:
-    """Routes under /api; without a broadcaster (a replay) there is no stream."""
-    router = APIRouter(prefix="/api")
+@router.get("/status")
+def status(source: From) -> RunStatus:
+    """The run now: the same JSON as `coordinator status --json`."""
+    return source.current_status()
 
-    def span(start: float | None = None, end: float | None = None, last: float | None = None) -> Span:
-        if start is None and last is not None:
-            known = history.span()
-            newest = known[1] if known else time.time()
-            start = (end if end is not None else newest) - last
-        if start is None:
-            known = history.span()
-            start = known[0] if known else 0.0
-        return Span(start=start, end=end)
 
-    Stretch = Annotated[Span, Depends(span)]
+@router.get("/run")
+def run(source: From) -> RunFacts:
+    """What is shown, and the span of its history."""
+    first, newest = source.history.span() or (None, None)
+    return RunFacts(
+        run_id=source.current_status().run_id,
+        replay=source.broadcaster is None,
+        now=time.time(),
+        first=first,
+        newest=newest,
+        states=list(PEER_STATES),
+    )
 
-    @router.get("/status")
-    def status() -> RunStatus:
-        """The run now: the same JSON as `coordinator status --json`."""
-        return current_status()
 
-    @router.get("/run")
-    def run() -> RunFacts:
-        """What is shown, and the span of its history."""
-        first, newest = history.span() or (None, None)
-        return RunFacts(
-            run_id=current_status().run_id,
-            replay=broadcaster is None,
-            now=time.time(),
-            first=first,
-            newest=newest,
-            states=list(PEER_STATES),
-        )
+@router.get("/at")
+def at(source: From, t: float) -> RunStatus:
+    """The run as it was at Unix second `t`, put together from the history."""
+    return status_at(source.history.path, t, source.current_status())
 
-    @router.get("/counts")
-    def counts(span: Stretch, points: Points = 600) -> dict[str, Any]:
-        """Number of peers by state over time, as columns; null where nothing was recorded."""
-        return history.counts(span.start, span.end, points)
 
-    @router.get("/steps")
-    def steps(span: Stretch, points: Points = 600) -> dict[str, Any]:
-        """Global steps over time, as columns: loss, group size, fraction received, seconds, bytes."""
-        return history.steps(span.start, span.end, points)
+@router.get("/contributors")
+def contributors(
+    source: From,
+    period: Literal["day", "run"] = "run",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Contributors:
+    """Peers by samples contributed, most first, over the run or the newest day (UTC)."""
+    known = source.history.span()
+    since = known[1] - known[1] % DAY if known and period == "day" else None
+    samples, peers = source.history.contributors(since, limit)
+    return Contributors(samples=samples, peers=peers)
 
-    @router.get("/rounds")
-    def rounds(span: Stretch, limit: Limit = 50) -> list[dict]:
-        """Global steps whose averaging was partial or failed first, newest first, with reasons."""
-        return history.round_problems(span.start, span.end, limit)
 
-    @router.get("/checkpoints")
-    def checkpoints() -> list[dict]:
-        """All checkpoints recorded, oldest first."""
-        return history.checkpoints()
+@router.get("/export/{table}.csv", response_class=StreamingResponse)
+def export(source: From, table: Table, when: When, every: Every = "minute") -> StreamingResponse:
+    """A table of the history as CSV; `every` is the resolution of counts."""
+    lines = csv_lines(source.history.path, table, *when.resolve(source.history), every)
+    first = next(lines)  # a history that cannot be read is an error, not an empty file
+    headers = {"Content-Disposition": f'attachment; filename="{table}.csv"'}
+    return StreamingResponse(chain([first], lines), media_type="text/csv", headers=headers)
 
-    @router.get("/events")
-    def events(
-        span: Stretch,
-        limit: Limit = 100,
-        kind: Annotated[list[str] | None, Query()] = None,
-        before_id: int | None = None,
-    ) -> list[dict]:
-        """Events in sentences, newest first; repeat `kind` to keep only some."""
-        return history.events(span.start, span.end, limit, kind or (), before_id)
 
-    @router.get("/marks")
-    def marks(span: Stretch, points: Points = 300) -> list[dict]:
-        """Number of events of each kind per bucket of time."""
-        return history.event_marks(span.start, span.end, points)
-
-    @router.get("/timeline")
-    def timeline(
-        span: Stretch,
-        offset: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 60,
-        points: Points = 800,
-        find: str = "",
-    ) -> dict[str, Any]:
-        """Peers as rows, each with flat [start, seconds, index of state, …] stays."""
-        return history.timeline(span.start, span.end, offset, limit, points, find)
-
-    @router.get("/contributors")
-    def contributors(period: Literal["day", "run"] = "run", limit: Limit = 100) -> list[dict]:
-        """Peers by samples contributed, most first, over the run or the newest day (UTC)."""
-        known = history.span()
-        since = known[1] - known[1] % DAY if known and period == "day" else None
-        return history.contributors(since, limit)
-
-    if broadcaster is not None:
-
-        @router.get("/stream", response_class=StreamingResponse)
-        async def stream() -> StreamingResponse:
-            """Server-sent events: one `snapshot` of the status, then a `delta` about every second."""
-            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return StreamingResponse(broadcaster.subscribe(), media_type="text/event-stream", headers=headers)
-
-    return router
+@live_router.get("/stream", response_class=StreamingResponse)
+async def stream(request: Request) -> StreamingResponse:
+    """Server-sent events: one `snapshot` of the status, then a `delta` about every second."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    events = request.app.state.broadcaster.subscribe()
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)

@@ -18,10 +18,13 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
-from coordinator.api import create_api
+from coordinator.api import live_router, router
 from coordinator.event_stream import Broadcaster
+from coordinator.history_api import router as history_router
 from coordinator.history_reader import HistoryReader
 from coordinator.history_schema import HistoryError
+from coordinator.prometheus import CONTENT_TYPE, render
+from coordinator.sources import Sources
 from coordinator.status import RunStatus
 
 STATIC = Path(__file__).parent / "static"
@@ -44,7 +47,8 @@ def create_app(history: HistoryReader, current_status: Callable[[], RunStatus]) 
         yield
         ticking.cancel()
 
-    app = _page(history, current_status, broadcaster, lifespan)
+    app = _page(Sources(history, current_status, broadcaster), lifespan)
+    app.include_router(live_router)
     app.state.broadcaster = broadcaster
     return app
 
@@ -55,15 +59,10 @@ def create_replay_app(history: HistoryReader) -> FastAPI:
     def last_status() -> RunStatus:
         return history.last_status() or RunStatus(run_id="", state="finished")
 
-    return _page(history, last_status, None, None)
+    return _page(Sources(history, last_status), None)
 
 
-def _page(
-    history: HistoryReader,
-    current_status: Callable[[], RunStatus],
-    broadcaster: Broadcaster | None,
-    lifespan: Callable | None,
-) -> FastAPI:
+def _page(sources: Sources, lifespan: Callable | None) -> FastAPI:
     # FastAPI's own documentation pages load scripts from another host: the description alone is served.
     app = FastAPI(
         title="Artel coordinator",
@@ -72,12 +71,18 @@ def _page(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.include_router(create_api(history, current_status, broadcaster))
+    app.state.sources = sources
+    app.include_router(router)
+    app.include_router(history_router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
     def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(render(sources.history, sources.current_status), media_type=CONTENT_TYPE)
 
     @app.exception_handler(HistoryError)
     def history_failed(request: Request, error: HistoryError) -> JSONResponse:
@@ -168,7 +173,8 @@ class DashboardServer:
             raise DashboardError(
                 f"dashboard address {place} is not of this machine ({error}): give --dashboard HOST:PORT"
             ) from error
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # Named TCP: asyncio turns off Nagle's delay only for sockets that say so.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)

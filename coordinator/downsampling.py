@@ -7,6 +7,7 @@ numbers.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TIERS = (1, 60, 3600)
 BUCKETS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
@@ -15,6 +16,7 @@ BUCKETS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400,
 SILENCE = 15.0
 
 DAY = 86400.0
+LONGEST_CLUSTER = 4
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,8 @@ def with_gaps(rows: Iterable[Sequence], bucket: int, width: int) -> list[Sequenc
     return result
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A stay in one state, from `started` to `ended` (Unix seconds)."""
+class Interval(NamedTuple):
+    """A stay in one state, from `started` to `ended` (Unix seconds); a tuple, for there are many."""
 
     started: float
     ended: float
@@ -74,24 +75,55 @@ class Interval:
 
 
 def coalesce(intervals: Iterable[Interval], resolution: float) -> list[Interval]:
-    """Merge stays shorter than `resolution` into the neighbour they touch; silence stays silence.
+    """Stays no shorter than about `resolution`: a cluster of shorter ones becomes its most frequent state.
+
+    Order and extent are kept; a silence longer than `resolution` stays a silence.
 
     >>> stays = [Interval(0, 90, 2), Interval(90, 93, 3), Interval(93, 200, 2)]
     >>> coalesce(stays, resolution=60)
     [Interval(started=0, ended=200, state=2)]
     """
     result: list[Interval] = []
+    cluster: list[Interval] = []
+    longest = LONGEST_CLUSTER * resolution  # alternating states for hours must not end as one
     for stay in intervals:
-        last = result[-1] if result else None
-        if last is None or stay.started - last.ended > resolution:
-            result.append(stay)
-            continue
-        short, last_short = stay.ended - stay.started < resolution, last.ended - last.started < resolution
-        if stay.state == last.state or (short and not last_short):
-            result[-1] = Interval(last.started, stay.ended, last.state)
-        elif last_short:
-            longer = stay if stay.ended - stay.started >= last.ended - last.started else last
-            result[-1] = Interval(last.started, stay.ended, longer.state)
+        short = stay.ended - stay.started < resolution
+        if cluster and (
+            not short
+            or stay.started - cluster[-1].ended > resolution
+            or stay.ended - cluster[0].started > longest
+        ):
+            _append(result, _dominant(cluster), resolution)
+            cluster = []
+        if short:
+            cluster.append(stay)
         else:
-            result.append(stay)
+            _append(result, stay, resolution)
+    if cluster:
+        _append(result, _dominant(cluster), resolution)
     return result
+
+
+def _length(stay: Interval) -> float:
+    return stay.ended - stay.started
+
+
+def _dominant(cluster: Sequence[Interval]) -> Interval:
+    if len(cluster) == 1:
+        return cluster[0]
+    seconds: dict[int, float] = {}
+    for stay in cluster:
+        seconds[stay.state] = seconds.get(stay.state, 0.0) + _length(stay)
+    return Interval(cluster[0].started, cluster[-1].ended, max(seconds, key=seconds.__getitem__))
+
+
+def _append(result: list[Interval], stay: Interval, resolution: float) -> None:
+    """Add `stay`; joined with the one before where they touch and are alike, or one is too short to show."""
+    last = result[-1] if result else None
+    if last is None or stay.started - last.ended > resolution:
+        result.append(stay)
+    elif stay.state == last.state or min(_length(stay), _length(last)) < resolution:
+        longer = max(last, stay, key=_length)
+        result[-1] = Interval(last.started, stay.ended, longer.state)
+    else:
+        result.append(stay)

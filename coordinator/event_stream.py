@@ -30,6 +30,7 @@ class Broadcaster:
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._behind: set[asyncio.Queue[bytes | None]] = set()
         self._status: dict[str, Any] | None = None
+        self._now = 0.0
         self._wanted = asyncio.Event()
         self._closed = False
 
@@ -56,7 +57,10 @@ class Broadcaster:
         if self._closed:
             return
         self._viewers.add(queue)
-        self._behind.add(queue)
+        if self._status is None:
+            self._behind.add(queue)  # the first tick brings the snapshot
+        else:
+            queue.put_nowait(self._snapshot(self._status))
         self._wanted.set()
         try:
             while (message := await queue.get()) is not None:
@@ -78,14 +82,16 @@ class Broadcaster:
 
     async def _tick(self) -> None:
         status = await asyncio.to_thread(lambda: self._current_status().model_dump(mode="json"))
-        now = time.time()
-        delta = _event("delta", {"now": now, **difference(self._status, status)}) if self._status else None
-        self._status = status
+        before, self._status, self._now = self._status, status, time.time()
+        delta = _event("delta", {"now": self._now, **difference(before, status)}) if before else None
         snapshot: bytes | None = None
         for queue in list(self._viewers):
             if delta is None or queue in self._behind:
-                snapshot = snapshot or _event("snapshot", {"now": now, "status": status})
+                snapshot = snapshot or self._snapshot(status)
             self._send(queue, delta, snapshot)
+
+    def _snapshot(self, status: dict[str, Any]) -> bytes:
+        return _event("snapshot", {"now": self._now, "status": status})
 
     def _send(self, queue: asyncio.Queue[bytes | None], delta: bytes | None, snapshot: bytes | None) -> None:
         behind = delta is None or queue in self._behind

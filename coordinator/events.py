@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from coordinator.status import PeerStatus, RunStatus
 
 WORKING = ("training", "averaging")
+PEER_KINDS = ("joined", "synced", "stalled", "recovered", "left", "lost", "returned")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Absence:
         """`events`, less the joins that are none, with what the absence itself has to tell."""
         if self._heard_at is not None and self._back_at is None:
             self._back_at = now
-            yield _restarted(now - self._heard_at)
+            yield restarted(now - self._heard_at)
         for event in events:
             expected = self._cut_off.pop(event.peer_id or "", None)
             if expected is None or event.kind != "joined":
@@ -63,7 +64,8 @@ class Absence:
             self._cut_off.clear()
 
 
-def _restarted(silence: float) -> Event:
+def restarted(silence: float) -> Event:
+    """The coordinator records again after `silence` seconds."""
     sentence = f"the coordinator is back; nothing was recorded for {in_words(silence)}"
     return Event("restarted", sentence, data={"seconds": round(silence, 1)})
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coordinator.downsampling import TIERS, Retention
-from coordinator.events import Absence, Event, events_between
+from coordinator.downsampling import SILENCE, TIERS, Retention
+from coordinator.events import Absence, Event, events_between, restarted
 from coordinator.history_peers import PeerBook, close_open_stays
 from coordinator.history_reader import HistoryReader
 from coordinator.history_schema import HistoryError, explained, open_writer
-from coordinator.status import PEER_STATES, RunStatus, count_by_state
+from coordinator.status import AWAY_STATES, PEER_STATES, RunStatus, count_by_state
 
 __all__ = ["History", "HistoryError"]
 
@@ -38,6 +38,12 @@ UPSERT_COUNTS = (
     + ", online_max = max(online_max, excluded.online_max), "
     + ", ".join(f"{c} = excluded.{c}" for c in ("samples_total", "samples_accumulated", "global_step"))
 )
+# Computed anew from the hour's steps: a step that is recorded again must not count twice.
+STEP_HOUR = (
+    "INSERT OR REPLACE INTO step_hours SELECT :hour, max(t), max(global_step), avg(loss), sum(samples), "
+    "avg(group_size), avg(peers_alive), avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), "
+    "COALESCE(sum(received_fraction < 0.999), 0), count(*) FROM steps WHERE t >= :hour AND t < :hour + 3600"
+)
 
 
 class History(HistoryReader):
@@ -52,6 +58,7 @@ class History(HistoryReader):
         """Open or create the database at `path`. Raises `HistoryError`."""
         self._retention = retention or Retention()
         self._lock = threading.Lock()
+        self._closed = False
         self._writer = open_writer(path)
         super().__init__(path, self._retention)
         with self._transaction():
@@ -67,7 +74,12 @@ class History(HistoryReader):
         """Append the tracker's view at `now` (Unix seconds) and the events it implies; about every second."""
         if self._heard_at is not None and now < self._heard_at < now + SMALL_CORRECTION:
             now = self._heard_at  # the machine's clock was set back a little: keep intervals in order
+        silence = now - self._heard_at if self._heard_at is not None else 0.0
         with self._transaction():
+            if silence > SILENCE and self._previous is not None:
+                # The machine slept, or the tracker hung: what was open then is not known to have lasted.
+                self._book.end_all(self._heard_at or now)
+                self._insert_event(restarted(silence), now)
             numbers = self._book.observe(status, now)
             self._count(status, int(now))
             for event in self._implied_events(status, now):
@@ -106,6 +118,7 @@ class History(HistoryReader):
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*row, bytes_averaged, failed_rounds, reason),
             )
+            self._writer.execute(STEP_HOUR, {"hour": int(time // 3600) * 3600})
 
     def record_checkpoint(
         self, step: int, path: str, heldout_loss: float | None, digest: str, now: float
@@ -155,14 +168,15 @@ class History(HistoryReader):
 
     def _count(self, status: RunStatus, second: int) -> None:
         counts = count_by_state(status)
-        online = sum(counts.values()) - counts["lost"]
-        alive = [peer for peer in status.peers if peer.state != "lost"]
+        alive = [peer for peer in status.peers if peer.state not in AWAY_STATES]
         clients = sum(peer.client_mode for peer in alive)
         gpus = sum(peer.ranks for peer in alive if peer.device.startswith("cuda"))
         row = (*(counts[state] for state in PEER_STATES), clients, gpus, status.samples_per_second)
         newest = (status.samples_total, status.samples_accumulated, status.global_step)
         for tier in TIERS:
-            self._writer.execute(UPSERT_COUNTS, (tier, second - second % tier, *row, online, online, *newest))
+            self._writer.execute(
+                UPSERT_COUNTS, (tier, second - second % tier, *row, len(alive), len(alive), *newest)
+            )
 
     def _implied_events(self, status: RunStatus, now: float) -> Iterator[Event]:
         # Before the first status there was nothing: everything in it is news.
@@ -173,6 +187,10 @@ class History(HistoryReader):
         self._writer.execute(
             "INSERT INTO events (t, kind, peer_no, sentence, data) VALUES (?, ?, ?, ?, ?)",
             (now, event.kind, peer_no, event.sentence, json.dumps(event.data) if event.data else None),
+        )
+        self._writer.execute(
+            "INSERT INTO event_hours VALUES (?, ?, 1) ON CONFLICT (t, kind) DO UPDATE SET n = n + 1",
+            (int(now // 3600) * 3600, event.kind),
         )
 
     def _state_of_run_changed(self, status: RunStatus) -> bool:

@@ -75,6 +75,12 @@ class PeerBook:
                 self._end_stay(known, now)
         return {peer_id: known.number for peer_id, known in self._known.items()}
 
+    def end_all(self, heard_at: float) -> None:
+        """End every stay at `heard_at`, the last moment before a silence."""
+        for known in self._known.values():
+            if known.started is not None:
+                self._end_stay(known, heard_at)
+
     def compact(self, before: float, resolution: float) -> None:
         """Coalesce the stays that ended before `before` and have not been coalesced yet."""
         row = self._db.execute("SELECT value FROM meta WHERE key = 'compacted'").fetchone()

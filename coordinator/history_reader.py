@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coordinator.downsampling import (
     DAY,
@@ -21,6 +21,7 @@ from coordinator.downsampling import (
     coalesce,
     with_gaps,
 )
+from coordinator.events import PEER_KINDS
 from coordinator.history_schema import explained, open_reader
 from coordinator.status import PEER_STATES, RunStatus
 
@@ -42,20 +43,27 @@ COUNTS = (
     + " FROM counts WHERE tier = :tier AND t >= :start AND t < :end GROUP BY b ORDER BY b"
 )
 STEP_NAMES = (
-    "t",
-    "global_step",
-    "loss",
-    "samples",
-    "group_size",
-    "peers_alive",
-    "received_fraction",
-    "seconds",
+    *("t", "global_step", "loss", "samples", "group_size", "peers_alive", "received_fraction", "seconds"),
+    *("bytes", "failed_rounds", "partial_rounds", "steps"),
 )
 STEPS = (
     "SELECT max(t), max(global_step), avg(loss), sum(samples), avg(group_size), avg(peers_alive), "
     "avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), "
-    "sum(received_fraction < 0.999), count(*) "
+    "COALESCE(sum(received_fraction < 0.999), 0), count(*) "
     "FROM steps WHERE t >= :start AND t < :end GROUP BY CAST(t / :bucket AS INTEGER) ORDER BY 1"
+)
+STEP_HOURS = (
+    "SELECT max(newest), max(global_step), avg(loss), sum(samples), avg(group_size), avg(peers_alive), "
+    "avg(received_fraction), avg(seconds), sum(bytes), sum(failed_rounds), sum(partial_rounds), sum(steps) "
+    "FROM step_hours WHERE t >= :start - 3599 AND t < :end GROUP BY t / :bucket ORDER BY 1"
+)
+MARKS = (
+    "SELECT min(t) AS t, kind, count(*) AS n FROM events WHERE t >= :start AND t < :end "
+    "GROUP BY CAST(t / :bucket AS INTEGER), kind ORDER BY t"
+)
+MARK_HOURS = (
+    "SELECT min(t) + 1800 AS t, kind, sum(n) AS n FROM event_hours WHERE t >= :start - 3599 AND t < :end "
+    "GROUP BY t / :bucket, kind ORDER BY t"
 )
 PEER_FIELDS = ("peer_id", "name", "device", "hardware", "version", "ranks", "client_mode", "first_seen")
 
@@ -67,7 +75,6 @@ class HistoryReader:
         """Check that `path` can be read. Raises `HistoryError`."""
         self.path = path
         self._retention = retention or Retention()
-        self._closed = False
         with self._reading():
             pass
 
@@ -89,12 +96,30 @@ class HistoryReader:
 
     def steps(self, start: float, end: float | None = None, points: int = 600) -> Columns:
         """Global steps: loss, group size, fraction received, duration, bytes; means or sums over buckets."""
-        names = (*STEP_NAMES, "bytes", "failed_rounds", "partial_rounds", "steps")
         with self._reading() as db:
             end, _ = self._until(db, end)
             bucket = choose_bucket(end - start, points)
-            rows = db.execute(STEPS, {"start": start, "end": end, "bucket": bucket}).fetchall()
-        return _columns(names, rows)
+            query = STEPS if bucket < 3600 else STEP_HOURS
+            rows = db.execute(query, {"start": start, "end": end, "bucket": bucket}).fetchall()
+        return _columns(STEP_NAMES, rows)
+
+    def averaging_totals(self) -> dict[str, Any]:
+        """Sums over all global steps (steps, bytes, partial, failed) and the newest one's group and duration."""
+        with self._reading() as db:
+            (sums,) = _records(
+                db,
+                "SELECT count(*) AS steps, COALESCE(sum(bytes), 0) AS bytes, "
+                "COALESCE(sum(received_fraction < 0.999), 0) AS partial, "
+                "COALESCE(sum(failed_rounds), 0) AS failed FROM steps",
+                (),
+            )
+            newest = _records(
+                db,
+                "SELECT group_size, seconds, received_fraction FROM steps ORDER BY global_step DESC LIMIT 1",
+                (),
+            )
+        nothing = {"group_size": None, "seconds": None, "received_fraction": None}
+        return {**sums, **(newest[0] if newest else nothing)}
 
     def round_problems(self, start: float, end: float | None = None, limit: int = 50) -> list[dict]:
         """Newest steps whose averaging was partial or failed first, with the reasons."""
@@ -120,12 +145,13 @@ class HistoryReader:
         start: float = 0.0,
         end: float | None = None,
         limit: int = 200,
-        kinds: Sequence[str] = (),
+        about: Literal["peers", "run"] | None = None,
         before_id: int | None = None,
     ) -> list[dict]:
-        """Newest events first; `before_id` continues a listing, `kinds` keeps only these."""
-        marks = ",".join("?" * len(kinds))
-        where = f"AND kind IN ({marks}) " if kinds else ""
+        """Newest events first; `before_id` continues, `about` keeps those of peers or of the run."""
+        marks = ", ".join("?" * len(PEER_KINDS))
+        where = {None: "", "peers": f"AND kind IN ({marks}) ", "run": f"AND kind NOT IN ({marks}) "}[about]
+        kinds = PEER_KINDS if about else ()
         with self._reading() as db:
             end, _ = self._until(db, end)
             rows = _records(
@@ -143,12 +169,8 @@ class HistoryReader:
         with self._reading() as db:
             end, _ = self._until(db, end)
             bucket = choose_bucket(end - start, points)
-            return _records(
-                db,
-                "SELECT min(t) AS t, kind, count(*) AS n FROM events WHERE t >= ? AND t < ? "
-                f"GROUP BY CAST(t / {bucket} AS INTEGER), kind ORDER BY t",
-                (start, end),
-            )
+            query = MARKS if bucket < 3600 else MARK_HOURS
+            return _records(db, query, {"start": start, "end": end, "bucket": bucket})
 
     def timeline(
         self,
@@ -159,20 +181,22 @@ class HistoryReader:
         points: int = 800,
         find: str = "",
     ) -> dict[str, Any]:
-        """Rows of the timeline, oldest peer first: each with flat [start, seconds, state number, …] stays."""
+        """Rows of the timeline, oldest peer first; stays: flat [seconds after start, seconds, state, …]."""
         with self._reading() as db:
             end, _ = self._until(db, end)
             chosen, total = self._peers_between(db, start, end, offset, limit, find)
             resolution = (end - start) / points
             for peer in chosen:
                 peer["stays"] = _stays(db, peer.pop("peer_no"), start, end, resolution)
-        return {"states": PEER_STATES, "start": start, "end": end, "total": total, "peers": chosen}
+        scope = {"states": PEER_STATES, "start": start, "end": end}
+        return {**scope, "offset": offset, "total": total, "peers": chosen}
 
-    def contributors(self, since: float | None = None, limit: int = 100) -> list[dict]:
-        """Peers by samples, most first, over the run or the days (UTC) from `since` on."""
+    def contributors(self, since: float | None = None, limit: int = 100) -> tuple[int, list[dict]]:
+        """All samples, and the peers who gave most; over the run or the days (UTC) from `since` on."""
         day = int((since or 0.0) // DAY)
+        total = "SELECT COALESCE(sum(samples), 0) FROM contributions WHERE day >= ?"
         with self._reading() as db:
-            return _records(
+            return db.execute(total, (day,)).fetchone()[0], _records(
                 db,
                 "SELECT peer_id, name, device, hardware, sum(samples) AS samples FROM contributions "
                 "JOIN peers USING (peer_no) WHERE day >= ? GROUP BY peer_no ORDER BY samples DESC LIMIT ?",
@@ -184,10 +208,6 @@ class HistoryReader:
         with self._reading() as db:
             text = _meta(db, "last_status")
         return RunStatus.model_validate_json(text) if text else None
-
-    def close(self) -> None:
-        """Refuse further queries."""
-        self._closed = True
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -224,9 +244,10 @@ def _stays(db: sqlite3.Connection, number: int, start: float, end: float, resolu
         (number, end, start),
     )
     stays = (Interval(max(began, start), min(ended or end, end), state) for began, ended, state in rows)
+    digits = None if resolution > 5 else 1
     flat: list[float] = []
     for stay in coalesce(stays, resolution):
-        flat += (round(stay.started, 1), round(stay.ended - stay.started, 1), stay.state)
+        flat += (round(stay.started - start, digits), round(stay.ended - stay.started, digits), stay.state)
     return flat
 
 
@@ -240,7 +261,7 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence]) -> Columns:
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _records(db: sqlite3.Connection, query: str, scope: Sequence) -> list[dict]:
+def _records(db: sqlite3.Connection, query: str, scope: Sequence | dict[str, float]) -> list[dict]:
     cursor = db.execute(query, scope)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -19,6 +19,7 @@ STATE_COLUMNS = ", ".join(f"{state} INTEGER NOT NULL DEFAULT 0" for state in PEE
 # Counts have one row per `tier` seconds (1, 60, 3600). State columns, client_mode, gpus and
 # samples_per_second are sums over the n statuses of the row, so that rows add up to coarser ones; the rest
 # is the newest value.
+# step_hours and event_hours are the same numbers by the hour, so that a run of months opens at once.
 # An interval is a peer's stay in one state, `ended` is NULL while it lasts.
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -48,12 +49,19 @@ SCHEMA = (
         group_size INTEGER NOT NULL, peers_alive INTEGER, received_fraction REAL, seconds REAL,
         bytes INTEGER, failed_rounds INTEGER NOT NULL, reason TEXT)""",
     "CREATE INDEX steps_by_time ON steps (t)",
+    """CREATE TABLE step_hours (
+        t INTEGER PRIMARY KEY, newest REAL NOT NULL, global_step INTEGER NOT NULL, loss REAL,
+        samples INTEGER NOT NULL, group_size REAL NOT NULL, peers_alive REAL, received_fraction REAL,
+        seconds REAL, bytes INTEGER, failed_rounds INTEGER NOT NULL, partial_rounds INTEGER NOT NULL,
+        steps INTEGER NOT NULL)""",
     """CREATE TABLE checkpoints (
         step INTEGER PRIMARY KEY, t REAL NOT NULL, path TEXT NOT NULL, heldout_loss REAL,
         digest TEXT NOT NULL)""",
     """CREATE TABLE events (
         id INTEGER PRIMARY KEY AUTOINCREMENT, t REAL NOT NULL, kind TEXT NOT NULL,
         peer_no INTEGER, sentence TEXT NOT NULL, data TEXT)""",
+    """CREATE TABLE event_hours (
+        t INTEGER NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (t, kind)) WITHOUT ROWID""",
     "CREATE INDEX events_by_time ON events (t)",
     "CREATE INDEX events_by_kind ON events (kind, t)",
 )

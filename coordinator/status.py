@@ -13,7 +13,7 @@ PeerState = Literal["joining", "syncing", "training", "averaging", "leaving", "s
 RunState = Literal["waiting", "training", "stalled", "finished"]
 
 PEER_STATES: tuple[PeerState, ...] = get_args(PeerState)
-ONLINE_STATES: tuple[PeerState, ...] = tuple(state for state in PEER_STATES if state != "lost")
+AWAY_STATES: tuple[PeerState, ...] = ("leaving", "lost")
 
 
 class PeerStatus(BaseModel):
