@@ -65,6 +65,7 @@ class CoordinatorOptions:
 def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     """Serve a run until stopped (or finished, if asked); raises `ArtelError` with words for the user."""
     increase_file_limit()
+    disable_progress_bar()
     host, port = parse_host_port(options.dashboard)
     require_port_free(options.host_maddrs)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []

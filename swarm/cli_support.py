@@ -27,7 +27,11 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     if debug:
         get_command(app)(arguments)
         return
-    sys.exit(exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False)))
+    code = exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # hivemind leaves threads and half-closed event loops behind that complain while the interpreter ends
+    os._exit(code)
 
 
 def exit_code_of(command: Callable[[], object]) -> int:

@@ -40,7 +40,9 @@ class SwarmUnderTest:
         """Start `coordinator run` and wait until it can be joined."""
         (self.run_dir / "join.txt").unlink(missing_ok=True)
         arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir), *listen]
-        process = self._start("coordinator", [*arguments, "--dashboard", "127.0.0.1:0", *options], "coordinator")
+        process = self._start(
+            "coordinator", [*arguments, "--dashboard", "127.0.0.1:0", *options], "coordinator"
+        )
         self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
         return process
 
