@@ -92,7 +92,7 @@ def train(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]
     console.print(f"dashboard: [bold]{dashboard_address(run_dir)}[/]")
     console.print(f"two peers, each started by: [bold]{join_line}[/]", soft_wrap=True)
     for number in range(PEERS):
-        arguments = shlex.split(join_line) + ["--cache-dir", str(run_dir.parent / "cache"), "--device", "cpu"]
+        arguments = [*shlex.split(join_line), "--cache-dir", str(run_dir.parent / "cache"), "--device", "cpu"]
         started.append(start(arguments, run_dir.parent / f"peer-{number}.log"))
     show_progress(console, run_dir, started)
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from transformers import PreTrainedTokenizerFast
+
 from data_prep.masking import WholeWordMasker
 from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
-from transformers import PreTrainedTokenizerFast
-
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep

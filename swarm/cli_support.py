@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import click
 import typer
-from data_prep.errors import DataError
 from typer.main import get_command
 
+from data_prep.errors import DataError
 from swarm.errors import ArtelError
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hivemind
-from hivemind.dht.validation import RecordValidatorBase
 from hivemind.dht.node import DHTNode
+from hivemind.dht.validation import RecordValidatorBase
 from hivemind.p2p import PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration
 

@@ -45,9 +45,9 @@ def made_up_documents() -> Iterator:
     from data_prep.documents import Document
 
     rng = random.Random(0)
-    nouns = "кошка собака птица рыба лошадь корова мышь лиса".split()
-    verbs = "видит любит ищет ловит слышит знает".split()
-    adverbs = "быстро тихо всегда редко снова вчера".split()
+    nouns = ["кошка", "собака", "птица", "рыба", "лошадь", "корова", "мышь", "лиса"]
+    verbs = ["видит", "любит", "ищет", "ловит", "слышит", "знает"]
+    adverbs = ["быстро", "тихо", "всегда", "редко", "снова", "вчера"]
     for number in range(1000):
         words = (rng.choice(nouns), rng.choice(adverbs), rng.choice(verbs), rng.choice(nouns))
         yield Document(text=" ".join(words).capitalize() + ".", source="made-up", id=str(number))

@@ -5,6 +5,7 @@ Everything it starts is ended with it, and `leftovers` names what outlived its p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -136,10 +137,8 @@ class SwarmUnderTest:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """`kill -9` of a process and everything it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

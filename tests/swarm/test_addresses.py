@@ -21,7 +21,7 @@ def address(port: int) -> str:
     "text", ["", "hello", "127.0.0.1:31337", "/ip4/127.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/x/p2p/Qm", "/p2p/"]
 )
 def test_a_wrong_address_shows_the_right_form(text):
-    with pytest.raises(BadInput, match="/ip4/HOST/tcp/PORT/p2p/PEER_ID|no address given"):
+    with pytest.raises(BadInput, match=r"/ip4/HOST/tcp/PORT/p2p/PEER_ID|no address given"):
         split_addresses([text])
 
 
