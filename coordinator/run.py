@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from data_prep.tokenizer import load_tokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
@@ -29,6 +29,7 @@ from coordinator.state_keeper import StateKeeper
 from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
+from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import require_port_free, require_reachable, split_addresses
 from swarm.averager import SwarmAverager, increase_file_limit
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
@@ -65,6 +66,7 @@ class CoordinatorOptions:
 def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     """Serve a run until stopped (or finished, if asked); raises `ArtelError` with words for the user."""
     increase_file_limit()
+    disable_progress_bar()
     host, port = parse_host_port(options.dashboard)
     require_port_free(options.host_maddrs)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []

@@ -1,6 +1,7 @@
 """The directory of one run on the coordinator's disk; one coordinator at a time.
 
-    RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json  history.sqlite  bundle/  checkpoints/  logs/
+    RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json
+              history.sqlite  bundle/  checkpoints/  logs/
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
 """

@@ -58,6 +58,7 @@ class StateKeeper:
         self.finished = False
         self._probe_loss = math.inf
         self._digest = ""
+        self._reached = time.time()
 
     def start(self, resumed: Checkpoint | None) -> None:
         """Take the resumed checkpoint, or make the first one from the seed, as the head of the run."""
@@ -66,6 +67,8 @@ class StateKeeper:
         self._digest = state_digest(*self.state.tensors())
         if resumed is None:
             self.checkpoint(train_loss=None)
+        else:
+            self._reached = resumed.saved_at
         self.finished = self.state.step >= self.spec.training.total_steps
 
     def sign_head(self) -> None:
@@ -77,6 +80,7 @@ class StateKeeper:
                 issued=now,
                 expires=now + HEAD_LIFETIME_SECONDS,
                 step=self.state.step,
+                reached=self._reached,
                 state_digest=self._digest,
                 finished=self.finished,
             )
@@ -135,6 +139,7 @@ class StateKeeper:
             return False
         self.state.load(step, tensors)
         self._digest = state_digest(step, tensors)
+        self._reached = time.time()
         return True
 
     def _why_refused(self, step: int, tensors: list[torch.Tensor]) -> str | None:

@@ -82,12 +82,11 @@ class WholeWordMasker:
         if not ids_BL.size:
             return np.empty(0, dtype=np.int64)
         width = ids_BL.shape[1]
-        try:
-            kind_BL = np.take(self._kind, ids_BL)
-        except IndexError as error:
+        if int(ids_BL.max()) >= self.vocab_size or int(ids_BL.min()) < 0:
             raise DataError(
-                f"token id {int(ids_BL.max())} is outside the vocabulary of {len(self._kind)}"
-            ) from error
+                f"token ids must lie in the vocabulary of {self.vocab_size}: 0 to {self.vocab_size - 1}"
+            )
+        kind_BL = self._kind[ids_BL]
         special_BL = kind_BL == _SPECIAL
         budget_B = self._budget(width - np.count_nonzero(special_BL, axis=1))
         start, length = _words(kind_BL, special_BL)

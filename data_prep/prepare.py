@@ -26,7 +26,7 @@ from data_prep.masking import WholeWordMasker
 from data_prep.seeds import stable_hash
 from data_prep.shards import MANIFEST, Manifest, ShardWriter, TokenizedDocument, file_sha256, read_manifest
 from data_prep.tokenize_documents import tokenize_documents
-from data_prep.tokenizer import load_tokenizer, train_tokenizer
+from data_prep.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 
 TOKENIZER_DIR, SHARDS_DIR, HELDOUT_FILE = "tokenizer", "shards", "heldout.safetensors"
 Progress = Callable[[str], None]
@@ -82,8 +82,8 @@ def prepare_corpus(
 
     ``heldout_fraction`` of the documents, chosen by their ids, never reach the shards; ``heldout_rows``
     masked rows are made of them, fewer when the text does not suffice. Documents are held in memory:
-    for larger corpora use the steps of the ``data-prep`` command. Raises ``DataError`` when there is too little text
-    or ``output_dir`` is not empty.
+    for larger corpora use the steps of the ``data-prep`` command. Raises ``DataError`` when there is too
+    little text or ``output_dir`` is not empty.
     """
     report = progress or (lambda _: None)
     if not 0 < heldout_fraction < 1 or heldout_rows < 1:
@@ -103,7 +103,7 @@ def prepare_corpus(
         if tokenizer_dir is None:
             report(f"training a tokenizer of {vocab_size} pieces")
             tokenizer = train_tokenizer((document.text for document in training), vocab_size)
-            tokenizer.save_pretrained(folder / TOKENIZER_DIR)
+            save_tokenizer(tokenizer, folder / TOKENIZER_DIR)
         else:
             shutil.copytree(tokenizer_dir, folder / TOKENIZER_DIR)
         tokenizer = load_tokenizer(folder / TOKENIZER_DIR)

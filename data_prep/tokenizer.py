@@ -10,6 +10,7 @@ up to a multiple of 64 with pieces that never occur, because matrix kernels like
 from __future__ import annotations
 
 import io
+import json
 import re
 import string
 import tempfile
@@ -29,7 +30,8 @@ BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 UNUSED_PIECE = re.compile(r"<unused\d+>")
 
 _LETTERS = "".join(chr(c) for c in range(ord("а"), ord("я") + 1)) + "ё" + string.ascii_lowercase
-_ALPHABET = _LETTERS + _LETTERS.upper() + string.digits
+# ASCII marks are needed too: text such as "<pad>" must have a better reading than the special token
+_ALPHABET = _LETTERS + _LETTERS.upper() + string.digits + string.punctuation + "«»—…№"
 _NEVER_CHOSEN = -1000.0  # score of pieces that text must not be segmented into
 _TRAINER_THREADS = 2  # fixed, not the machine's: partial sums, and so the scores, depend on it
 _RARE_WORDS_MATTER_BELOW = 50_000
@@ -66,6 +68,15 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
         raise TokenizerError(f"the tokenizer in {directory} is not a fast one: it needs a tokenizer.json")
     check_special_tokens(tokenizer, str(directory))
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
+    """Write a directory that ``AutoTokenizer`` of transformers 4 and 5 loads without this project."""
+    tokenizer.save_pretrained(str(directory))
+    path = Path(directory) / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # version 5's own name for it is unknown to 4
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_special_tokens(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
@@ -141,8 +152,11 @@ def _train_unigram(counts: Counter[str], vocab_size: int) -> list[tuple[str, flo
 
 
 def _pad_vocabulary(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Byte pieces must not match text such as ``<0x41>``; unused pieces fill up to the multiple."""
-    fixed = [(p, _NEVER_CHOSEN if BYTE_PIECE.fullmatch(p) else score) for p, score in pieces]
+    """Special and byte pieces must not match text that spells them; unused pieces fill up to the multiple."""
+    fixed = [
+        (piece, _NEVER_CHOSEN if piece in SPECIAL_TOKENS or BYTE_PIECE.fullmatch(piece) else score)
+        for piece, score in pieces
+    ]
     missing = _round_up(len(fixed)) - len(fixed)
     return fixed + [(f"<unused{i}>", _NEVER_CHOSEN) for i in range(missing)]
 

@@ -85,12 +85,14 @@ def train(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]
     command = ["coordinator", "run", str(SPEC), "--run-dir", str(run_dir), "--exit-when-finished"]
     loopback = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
     started.append(start([*command, *loopback], run_dir.parent / "coordinator.log"))
-    console.print("[bold]coordinator run examples/demo.toml[/]: preparing text and tokenizer, first checkpoint …")
+    console.print(
+        "[bold]coordinator run examples/demo.toml[/]: preparing text and tokenizer, first checkpoint …"
+    )
     join_line = wait_for_join_line(run_dir, started)
     console.print(f"dashboard: [bold]{dashboard_address(run_dir)}[/]")
     console.print(f"two peers, each started by: [bold]{join_line}[/]", soft_wrap=True)
     for number in range(PEERS):
-        arguments = shlex.split(join_line) + ["--cache-dir", str(run_dir.parent / "cache"), "--device", "cpu"]
+        arguments = [*shlex.split(join_line), "--cache-dir", str(run_dir.parent / "cache"), "--device", "cpu"]
         started.append(start(arguments, run_dir.parent / f"peer-{number}.log"))
     show_progress(console, run_dir, started)
 
@@ -117,14 +119,21 @@ def wait_for_join_line(run_dir: Path, started: list[subprocess.Popen[bytes]]) ->
     while not (path.exists() and status_of(run_dir)):
         require_alive(run_dir, started)
         if time.monotonic() > deadline:
-            raise DemoFailed(f"the coordinator was not ready after {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}")
+            raise DemoFailed(
+                f"the coordinator was not ready after {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}"
+            )
         time.sleep(0.2)
     return path.read_text().strip()
 
 
 def show_progress(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]]) -> None:
     """A bar of global steps with losses, until the coordinator has ended after the last one."""
-    columns = (TextColumn("step"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("step"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     facts = TextColumn("{task.fields[facts]}")
     last_step, moved = 0, time.monotonic()
     with Progress(*columns, facts, console=console) as progress:
@@ -133,12 +142,17 @@ def show_progress(console: Console, run_dir: Path, started: list[subprocess.Pope
             status = status_of(run_dir)
             if status:
                 progress.update(
-                    task, completed=status["global_step"], total=status["target_steps"], facts=describe(status)
+                    task,
+                    completed=status["global_step"],
+                    total=status["target_steps"],
+                    facts=describe(status),
                 )
                 if status["global_step"] > last_step:
                     last_step, moved = status["global_step"], time.monotonic()
             if time.monotonic() - moved > STALL_SECONDS:
-                raise DemoFailed(f"no global step for {STALL_SECONDS:.0f} s, see the logs in {run_dir.parent}")
+                raise DemoFailed(
+                    f"no global step for {STALL_SECONDS:.0f} s, see the logs in {run_dir.parent}"
+                )
             if not (status and status["global_step"] >= status["target_steps"]):
                 require_alive(run_dir, started)
             time.sleep(0.5)

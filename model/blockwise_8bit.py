@@ -19,6 +19,10 @@ import torch
 
 BLOCK = 4096
 DECADES = 7
+# as tensors: torch turns a Python number into one, and casts it, at every bitwise operation
+SIGN_SHIFT, HALF_SHIFT, MAGNITUDE, LOWER_HALF = (
+    torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0x7FFFFFFF, 0xFFFF)
+)
 
 
 @cache
@@ -63,32 +67,49 @@ def bucket_table(signed: bool, device: torch.device) -> torch.Tensor:
     return (codes * 2**16 + 2**16 - offsets).int().to(device)
 
 
-def quantize(values: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, *, signed: bool) -> None:
+class Scratch:
+    """Integer work space for blocks of one shape; reusing it keeps the work in cache."""
+
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.index = torch.empty(shape, dtype=torch.int32, device=device)
+        self.flat_index = self.index.view(-1)
+        self.entries = torch.empty(shape[0] * shape[1], dtype=torch.int32, device=device)
+        # the third byte of a little-endian integer: what has been carried past its lower 16 bits
+        self.floats = self.entries.view(torch.float32).view(shape)
+        self.carried = self.entries.view(torch.uint8)[2::4].view(shape)
+        self.pairs = self.flat_index[: self.entries.numel() // 2]
+
+
+def quantize(
+    values: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, scratch: Scratch, *, signed: bool
+) -> None:
     """Store fp32 `values` [blocks, size] as nearest `codes` (uint8, same shape) and `absmax` [blocks].
 
-    `values` is used as scratch space and destroyed.
+    `values` must not be negative unless `signed`, and are destroyed.
     """
-    torch.amax(values.abs(), dim=1, out=absmax)
+    torch.amax(torch.abs(values, out=scratch.floats) if signed else values, dim=1, out=absmax)
     # a block of zeros has absmax 0, and stays zeros whatever it is divided by
     values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
     bits = values.view(torch.int32)
     if signed:
-        bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
-    buckets = (bits >> 16).add_(2**15)
-    entries = torch.index_select(bucket_table(signed, values.device), 0, buckets.view(-1))
-    entries.add_(bits.bitwise_and_(0xFFFF).view(-1))
-    codes.copy_(
-        entries.view(torch.uint8)[2::4].view(codes.shape)
-    )  # the third byte of a little-endian integer
+        torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index)
+        bits.bitwise_xor_(scratch.index.bitwise_and_(MAGNITUDE))
+    torch.bitwise_right_shift(bits, HALF_SHIFT, out=scratch.index)
+    scratch.index.add_(2**15)
+    torch.index_select(bucket_table(signed, values.device), 0, scratch.flat_index, out=scratch.entries)
+    scratch.entries.add_(bits.bitwise_and_(LOWER_HALF).view(-1))
+    codes.copy_(scratch.carried)
 
 
-def dequantize(codes: torch.Tensor, absmax: torch.Tensor, *, signed: bool) -> torch.Tensor:
-    """The fp32 values [blocks, size] of `codes`; an odd size is looked up one by one."""
-    if codes.shape[1] % 2:
-        values = torch.index_select(codebook(signed, codes.device), 0, codes.view(-1).int())
+def dequantize(
+    codes: torch.Tensor, absmax: torch.Tensor, scratch: Scratch, out: torch.Tensor, *, signed: bool
+) -> None:
+    """Write the fp32 values of `codes` [blocks, size] into `out` (same shape, contiguous)."""
+    if codes.numel() % 2:
+        scratch.index.copy_(codes)
+        torch.index_select(codebook(signed, codes.device), 0, scratch.flat_index, out=out.view(-1))
     else:
-        pairs = codes.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
-        values = torch.index_select(pair_codebook(signed, codes.device), 0, pairs.view(-1)).view(
-            torch.float32
-        )
-    return values.view(codes.shape).mul_(absmax[:, None])
+        scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(LOWER_HALF)
+        table = pair_codebook(signed, codes.device)
+        torch.index_select(table, 0, scratch.pairs, out=out.view(-1).view(torch.float64))
+    out.mul_(absmax[:, None])

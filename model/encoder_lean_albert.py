@@ -139,9 +139,12 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        last_rows: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling | tuple:
         """Encode ids [B, L], or embeddings [B, L, E] before type and position are added.
 
+        Where only some positions matter in the end, their flat numbers `last_rows` (row * L + column) save
+        most of the last layer: `last_hidden_state` is then [rows, D] and nothing is pooled.
         `attention_mask` [B, L] (or [B, L, L]) is integer or bool, 1 where attending is allowed.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given.
         """
@@ -158,10 +161,12 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
             sequence_ids,
             _flag(output_attentions, config.output_attentions),
             _flag(output_hidden_states, config.output_hidden_states),
+            last_rows,
         )
+        last = encoded.last_hidden_state
         output = BaseModelOutputWithPooling(
-            last_hidden_state=encoded.last_hidden_state,
-            pooler_output=self._pool(encoded.last_hidden_state, sequence_ids),
+            last_hidden_state=last,
+            pooler_output=self.pool(last, sequence_ids) if self.pooler and last_rows is None else None,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -172,14 +177,24 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
             return positions_of(sequence_ids_BL)
         return torch.arange(given.shape[1], device=given.device)[None]
 
-    def _pool(self, last_BLD: torch.Tensor, sequence_ids_BL: torch.Tensor | None) -> torch.Tensor | None:
+    def pool(self, last_BLD: torch.Tensor, sequence_ids_BL: torch.Tensor | None) -> torch.Tensor:
+        """The pooled output [B, D], or [sequences, D] if packed."""
+        return self.pool_rows(
+            last_BLD.flatten(0, 1)[first_rows(last_BLD.shape[:2], sequence_ids_BL, last_BLD.device)]
+        )
+
+    def pool_rows(self, first: torch.Tensor) -> torch.Tensor:
+        """The pooled output of first tokens [sequences, D]."""
         if self.pooler is None:
-            return None
-        if sequence_ids_BL is None:
-            first = last_BLD[:, 0]
-        else:
-            first = last_BLD[(positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)]
+            raise ValueError("this model was made without a pooling layer")
         return self.pooler(first).tanh()
+
+
+def first_rows(shape: torch.Size, sequence_ids_BL: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+    """Flat positions of the first token of every sequence, in reading order."""
+    if sequence_ids_BL is None:
+        return torch.arange(shape[0], device=device) * shape[1]
+    return ((positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)).flatten().nonzero().flatten()
 
 
 def _flag(given: bool | None, default: bool | None) -> bool:

@@ -12,24 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from model.blockwise_8bit import BLOCK
-from model.lamb_state import (
-    CHUNK,
-    MOMENTS,
-    Chunk,
-    check_state,
-    chunks_of,
-    new_state,
-    read_moment,
-    write_moment,
-)
+from model.lamb_state import check_state, new_state
+from model.lamb_update import Workers, update
 
 NO_DECAY_SUFFIXES = ("bias", "norm.weight")
 
@@ -114,10 +104,9 @@ class Lamb(torch.optim.Optimizer):
         if norm == 0:
             return loss
         scale = 1.0 if self.max_grad_norm is None else min(1.0, self.max_grad_norm / (norm + 1e-6))
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        with Workers(torch.get_num_threads()) as workers:
             for p, gradient, group in work:
-                _update(p, gradient, self.state[p], group, scale, pool)
+                update(p, gradient, self.state[p], group, scale, workers)
         return loss
 
     def _new_state(self, p: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -145,76 +134,6 @@ class Lamb(torch.optim.Optimizer):
                     blank.copy_(torch.as_tensor(given[name]))
         super().load_state_dict({**state_dict, "state": {}})
         self.state.update(loaded)
-
-
-def _update(
-    p: torch.Tensor,
-    gradient: torch.Tensor,
-    state: dict[str, torch.Tensor],
-    group: dict[str, Any],
-    scale: float,
-    pool: ThreadPoolExecutor | None,
-) -> None:
-    """One step of one parameter: moments chunk by chunk, then the trust ratio over the whole tensor."""
-    on_host = p.to(next(state[name] for name in state if name != "step").device)
-    weights = on_host.contiguous().view(-1)
-    gradient = gradient.to(weights.device).contiguous().view(-1)
-    delta = torch.empty(weights.shape, dtype=torch.float32, device=weights.device)
-    state["step"] += 1
-
-    @torch.no_grad()  # holds per thread
-    def advance(chunk: Chunk) -> tuple[float, float]:
-        part = weights[chunk.values].view(chunk.shape).float()
-        slope = gradient[chunk.values].view(chunk.shape).float()
-        change = delta[chunk.values].view(chunk.shape)
-        _advance_moments(state, chunk, part, slope, change, group, scale)
-        return part.norm().item() ** 2, change.norm().item() ** 2
-
-    on_cpu = weights.device.type == "cpu"
-    chunks = list(chunks_of(weights.numel(), CHUNK if on_cpu else max(weights.numel(), BLOCK)))
-    squares = list(pool.map(advance, chunks) if pool and on_cpu and len(chunks) > 1 else map(advance, chunks))
-    weight_norm, delta_norm = (math.sqrt(sum(pair[i] for pair in squares)) for i in range(2))
-    ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
-    rate = group["lr"] * ratio * _rate_correction(group, state["step"].item())
-    weights.add_(delta, alpha=-rate)
-    if weights.data_ptr() != p.data_ptr():
-        p.copy_(weights.view(p.shape))
-
-
-def _advance_moments(
-    state: dict[str, torch.Tensor],
-    chunk: Chunk,
-    weights: torch.Tensor,
-    gradient: torch.Tensor,
-    delta: torch.Tensor,
-    group: dict[str, Any],
-    scale: float,
-) -> None:
-    """Update both moments of a chunk and write the update's direction into `delta`.
-
-    The direction comes from the moments before they are rounded for storage.
-    """
-    beta1, beta2 = group["betas"]
-    mean, square = (read_moment(state, name, chunk) for name in MOMENTS)
-    mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
-    square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
-    torch.div(mean, square.sqrt().add_(group["eps"]), out=delta)
-    if group["weight_decay"]:
-        delta.add_(weights, alpha=group["weight_decay"])
-    for name, values in zip(MOMENTS, (mean, square), strict=True):
-        write_moment(state, name, chunk, values)
-
-
-def _rate_correction(group: dict[str, Any], step: float) -> float:
-    if not group["bias_correction"]:
-        return 1.0
-    beta1, beta2 = group["betas"]
-    return math.sqrt(1 - beta2**step) / (1 - beta1**step)
-
-
-def trust_ratio(weight_norm: float, delta_norm: float, clamp_value: float) -> float:
-    """min(|p|, clamp) / |delta|; 1 if either norm is 0."""
-    return min(weight_norm, clamp_value) / delta_norm if weight_norm and delta_norm else 1.0
 
 
 def _global_norm(gradients: list[torch.Tensor]) -> float:

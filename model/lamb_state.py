@@ -1,8 +1,9 @@
 """Where LAMB keeps the two moments of a parameter: plain fp32 tensors, or 8-bit codes.
 
-Both kinds are read and written in chunks of whole blocks, small enough that a chunk's temporaries stay in
-a core's cache. State that comes from outside is checked before it is believed: names, shapes, dtypes, and
-values that no optimizer can have written (not finite, a negative second moment).
+Both kinds are read and written in chunks of whole blocks: small enough for a core's cache, large enough
+that the time goes into arithmetic and not into calls. State that comes from outside is checked before it
+is believed: names, shapes, dtypes, and values that no optimizer can have written (not finite, a negative
+second moment).
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from model.blockwise_8bit import BLOCK, dequantize, quantize
+from model.blockwise_8bit import BLOCK, Scratch, dequantize, quantize
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# 8 blocks: below torch's grain size, so that an operation on a chunk runs on one core
-CHUNK = 8 * BLOCK
+CHUNK = 32 * BLOCK
 
 State = dict[str, torch.Tensor]
 
@@ -54,19 +54,31 @@ def new_state(p: torch.Tensor, device: torch.device, *, quantized: bool) -> Stat
     return state
 
 
-def read_moment(state: State, name: str, chunk: Chunk) -> torch.Tensor:
-    """Moment `name` of a chunk, [blocks, size] in fp32: a view of the state, or a decoded copy."""
+class Workspace:
+    """Buffers for chunks of one shape, reused from chunk to chunk by one thread."""
+
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.scratch = Scratch(shape, device)
+        self.moments = {name: torch.empty(shape, dtype=torch.float32, device=device) for name in MOMENTS}
+        self.denominator = torch.empty(shape, dtype=torch.float32, device=device)
+
+
+def read_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> torch.Tensor:
+    """Moment `name` of a chunk, [blocks, size] in fp32: a view of the state, or a decoded copy in `work`."""
     if name in state:
         return state[name].view(-1)[chunk.values].view(chunk.shape)
     codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-    return dequantize(codes, state[f"{name}_absmax"][chunk.blocks], signed=name == "exp_avg")
+    values = work.moments[name]
+    dequantize(codes, state[f"{name}_absmax"][chunk.blocks], work.scratch, values, signed=name == "exp_avg")
+    return values
 
 
-def write_moment(state: State, name: str, chunk: Chunk, values: torch.Tensor) -> None:
+def write_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> None:
     """Store what `read_moment` gave and the caller updated in place; a decoded copy is destroyed."""
     if name not in state:
         codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-        quantize(values, codes, state[f"{name}_absmax"][chunk.blocks], signed=name == "exp_avg")
+        absmax = state[f"{name}_absmax"][chunk.blocks]
+        quantize(work.moments[name], codes, absmax, work.scratch, signed=name == "exp_avg")
 
 
 def check_state(given: Mapping[str, torch.Tensor], expected: State, label: str) -> None:

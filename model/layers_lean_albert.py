@@ -15,7 +15,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 
-from .attention_lean_albert import additive_mask, attend, rotary_table, rotate
+from .attention_lean_albert import SplitAndRotate, additive_mask, attend, rotary_table
 from .configuration_lean_albert import LeanAlbertConfig
 
 TANH_GELUS = ("gelu_fused", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
@@ -113,7 +113,10 @@ class LeanAlbertEmbeddings(nn.Module):
 
 
 class LeanAlbertAttention(nn.Module):
-    """The attention half of a pair: x + dropout(S(out(attend(qkv(LN(x))))))."""
+    """The attention half of a pair: x + dropout(S(out(attend(qkv(LN(x)))))).
+
+    With `rows` only these of the B x L positions go on behind the mixing, as [rows, D].
+    """
 
     def __init__(self, config: LeanAlbertConfig) -> None:
         super().__init__()
@@ -133,21 +136,30 @@ class LeanAlbertAttention(nn.Module):
         mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
         explicit: bool,
+        rows: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, width = x_BLD.shape
         qkv = self.dense_qkv(self.layer_norm(x_BLD), matrices.dense_qkv)
-        query, key, value = qkv.view(batch, length, 3, self.num_heads, self.head_size).unbind(2)
-        if rotary is not None:
-            query, key = rotate(query, rotary), rotate(key, rotary)
+        qkv = qkv.view(batch, length, 3, self.num_heads, self.head_size)
+        if rotary is None:
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        else:
+            query, key, value = SplitAndRotate.apply(qkv, *rotary)
         mixed, probabilities = attend(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
+            query,
+            key,
+            value,
             None if mask is None else mask.to(query.dtype),
             dropout=self.attention_dropout if self.training else 0.0,
             explicit=explicit,
         )
-        y = self.dense_out(mixed.transpose(1, 2).reshape(batch, length, width), matrices.dense_out)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        if rows is not None:
+            x_BLD, mixed = (
+                x_BLD.flatten(0, 1).index_select(0, rows),
+                mixed.flatten(0, 1).index_select(0, rows),
+            )
+        y = self.dense_out(mixed, matrices.dense_out)
         if self.sandwich_norm is not None:
             y = self.sandwich_norm(y)
         return x_BLD + self.dropout(y), probabilities
@@ -195,8 +207,9 @@ class LeanAlbertPair(nn.Module):
         mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
         explicit: bool,
+        rows: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        x_BLD, probabilities = self.attention(x_BLD, matrices, mask, rotary, explicit)
+        x_BLD, probabilities = self.attention(x_BLD, matrices, mask, rotary, explicit, rows)
         return self.ffn(x_BLD, matrices), probabilities
 
 
@@ -227,7 +240,9 @@ class LeanAlbertTransformer(nn.Module):
         sequence_ids_BL: torch.Tensor | None,
         output_attentions: bool,
         output_hidden_states: bool,
+        last_rows: torch.Tensor | None = None,
     ) -> BaseModelOutput:
+        """Run all layers; behind the last attention only the flat positions `last_rows`, if given."""
         config = self.config
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD = x_BLD.float()  # the projection of the embeddings came out in half precision
@@ -244,7 +259,9 @@ class LeanAlbertTransformer(nn.Module):
             group = config.group_index(layer)
             for inner, pair in enumerate(self.layer_groups[group].layers):  # type: ignore[arg-type]
                 matrices = self.matrices[config.matrix_index(group * config.num_inner_groups + inner)]
-                x_BLD, probabilities = self._run(pair, x_BLD, matrices, mask, rotary, explicit)
+                is_last = layer == config.num_hidden_layers - 1 and inner == config.num_inner_groups - 1
+                rows = last_rows if is_last else None
+                x_BLD, probabilities = self._run(pair, x_BLD, matrices, mask, rotary, explicit, rows)
                 if probabilities is not None:
                     attentions.append(probabilities)
         last = self.post_layer_norm(x_BLD)

@@ -16,7 +16,13 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from .configuration_lean_albert import LeanAlbertConfig
-from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
+from .encoder_lean_albert import (
+    DefaultInitLinear,
+    LeanAlbertModel,
+    LeanAlbertPreTrainedModel,
+    first_rows,
+    wants_dict,
+)
 from .heads_lean_albert import (
     LeanAlbertForMultipleChoice,
     LeanAlbertForQuestionAnswering,
@@ -85,9 +91,10 @@ class LeanAlbertSOPHead(nn.Module):
 
 
 class _WithMaskedLM(LeanAlbertPreTrainedModel):
-    """The part that pre-training and masked LM share: the head and where it is computed."""
+    """What pre-training and masked LM share: the head, and the positions at which it is computed."""
 
     _tied_weights_keys = TIED_WEIGHTS
+    albert: LeanAlbertModel
     predictions: LeanAlbertMLMHead
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -96,19 +103,45 @@ class _WithMaskedLM(LeanAlbertPreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.predictions.decoder = value  # type: ignore[assignment]
 
-    def _predict(
-        self, hidden_BLD: torch.Tensor, labels_BL: torch.Tensor | None, masked_positions_only: bool | None
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss (None without labels) and scores, of every position or of the labelled ones."""
+    def _chosen_rows(
+        self, labels_BL: torch.Tensor | None, masked_positions_only: bool | None
+    ) -> torch.Tensor | None:
+        """Flat positions of the labels, or None where the scores of every position are wanted."""
         if masked_positions_only is None:
             masked_positions_only = self.training and labels_BL is not None
-        if masked_positions_only:
-            if labels_BL is None:
-                raise ValueError("masked_positions_only needs labels: they say which positions are masked")
-            chosen = labels_BL != IGNORED_LABEL
-            hidden_BLD, labels_BL = hidden_BLD[chosen], labels_BL[chosen]
-        logits = self.predictions(hidden_BLD)
-        return None if labels_BL is None else mean_cross_entropy(logits, labels_BL), logits
+        if not masked_positions_only:
+            return None
+        if labels_BL is None:
+            raise ValueError("masked_positions_only needs labels: they say which positions are masked")
+        return (labels_BL != IGNORED_LABEL).flatten().nonzero().flatten()
+
+    def _encode(
+        self, chosen: torch.Tensor | None, *inputs: torch.Tensor | None, pooled: bool, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
+        """Hidden states (everywhere, or [M, D] at the chosen positions), pooled output, and the rest."""
+        kwargs["return_dict"] = True
+        if chosen is None:
+            encoded = self.albert(*inputs, **kwargs)
+            return encoded.last_hidden_state, encoded.pooler_output, encoded
+        given = next(tensor for tensor in (inputs[0], inputs[-1]) if tensor is not None)
+        starts = (
+            first_rows(given.shape[:2], kwargs.get("sequence_ids"), given.device) if pooled else chosen[:0]
+        )
+        if kwargs.get("output_hidden_states") or self.config.output_hidden_states:
+            encoded = self.albert(*inputs, **kwargs)
+            hidden = encoded.last_hidden_state.flatten(0, 1)[torch.cat((starts, chosen))]
+        else:
+            encoded = self.albert(*inputs, **kwargs, last_rows=torch.cat((starts, chosen)))
+            hidden = encoded.last_hidden_state
+        first, rest = hidden[: len(starts)], hidden[len(starts) :]
+        return rest, self.albert.pool_rows(first) if pooled else None, encoded
+
+    def _masked_lm_loss(
+        self, logits: torch.Tensor, labels_BL: torch.Tensor | None, chosen: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if labels_BL is None:
+            return None
+        return mean_cross_entropy(logits, labels_BL if chosen is None else labels_BL.flatten()[chosen])
 
 
 class LeanAlbertForPreTraining(_WithMaskedLM):
@@ -140,11 +173,12 @@ class LeanAlbertForPreTraining(_WithMaskedLM):
         **kwargs: Any,
     ) -> LeanAlbertForPreTrainingOutput | tuple:
         """Scores and loss; `labels` [B, L] are -100 where nothing is asked, `sentence_order_label` is [B]."""
-        encoded = self.albert(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
-        )
-        loss, logits = self._predict(encoded.last_hidden_state, labels, masked_positions_only)
-        sop_logits = self.sop_classifier(encoded.pooler_output)
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        chosen = self._chosen_rows(labels, masked_positions_only)
+        hidden, pooled, encoded = self._encode(chosen, *inputs, pooled=True, **kwargs)
+        logits = self.predictions(hidden)
+        loss = self._masked_lm_loss(logits, labels, chosen)
+        sop_logits = self.sop_classifier(pooled)
         if sentence_order_label is not None:
             sop_loss = mean_cross_entropy(sop_logits, sentence_order_label)
             loss = sop_loss if loss is None else loss + sop_loss
@@ -182,10 +216,11 @@ class LeanAlbertForMaskedLM(_WithMaskedLM):
         **kwargs: Any,
     ) -> MaskedLMOutput | tuple:
         """Scores [B, L, V] ([M, V] at the labelled positions) and loss; `labels` [B, L], -100 elsewhere."""
-        encoded = self.albert(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
-        )
-        loss, logits = self._predict(encoded.last_hidden_state, labels, masked_positions_only)
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        chosen = self._chosen_rows(labels, masked_positions_only)
+        hidden, _, encoded = self._encode(chosen, *inputs, pooled=False, **kwargs)
+        logits = self.predictions(hidden)
+        loss = self._masked_lm_loss(logits, labels, chosen)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from transformers import PreTrainedTokenizerFast
+
 from data_prep.masking import WholeWordMasker
 from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
-from transformers import PreTrainedTokenizerFast
-
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
@@ -119,8 +119,9 @@ def _participate(
     _stop_on_signals(stop)
     service = ServiceThread(dht)
     name = options.name or name_for(identity.peer_id)
+    contacts = [manifest.authority, *(address.peer_id for address in options.addresses)]
     presence = Presence(
-        RecordBoard(dht, spec.run_id, identity),
+        RecordBoard(dht, spec.run_id, identity, contacts),
         spec,
         Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
     )

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_RENEWALS_PER_PEER_RECORD = 4
 VIEW_REFRESHES_PER_LEASE = 4
+CONTACT_RENEWAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Presence:
 
     def _run(self) -> None:
         period = self.spec.leases.period
-        next_lease, renewals, last_tick = 0.0, 0, time.time()
+        next_lease, next_contact, renewals, last_tick = 0.0, 0.0, 0, time.time()
         while not self._stopped.is_set():
             woken = self._wake.wait(period / VIEW_REFRESHES_PER_LEASE)
             self._wake.clear()
@@ -123,6 +124,9 @@ class Presence:
                 renewals += 1
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period
+            if time.monotonic() >= next_contact:
+                self.board.renew_contacts()
+                next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
 
     def _notice_suspension(self, last_tick: float) -> float:

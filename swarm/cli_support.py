@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import click
 import typer
-from data_prep.errors import DataError
 from typer.main import get_command
 
+from data_prep.errors import DataError
 from swarm.errors import ArtelError
 
 
@@ -27,7 +27,11 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     if debug:
         get_command(app)(arguments)
         return
-    sys.exit(exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False)))
+    code = exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # hivemind leaves threads and half-closed event loops behind that complain while the interpreter ends
+    os._exit(code)
 
 
 def exit_code_of(command: Callable[[], object]) -> int:

@@ -14,7 +14,7 @@ from swarm.spec import RunSpec
 from swarm.states import PeerState
 
 # how fast a swarm can step at most, when judging a lease that is ahead of the head record
-MIN_SECONDS_PER_STEP = 0.5
+MIN_SECONDS_PER_STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ def projected_samples(lease: Lease, now: float) -> int:
 
 def _plausible_step(head: HeadRecord, spec: RunSpec, now: float) -> int:
     slack = 2 * max(spec.checkpoints.every_steps, spec.checkpoints.follow_every_steps)
-    return head.step + slack + int((now - head.issued) / MIN_SECONDS_PER_STEP)
+    return head.step + slack + int(max(0.0, now - head.reached) / MIN_SECONDS_PER_STEP)

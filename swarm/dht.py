@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hivemind
+from hivemind.dht.node import DHTNode
 from hivemind.dht.validation import RecordValidatorBase
+from hivemind.p2p import PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.errors import OperationFailed
@@ -91,8 +93,9 @@ class RecordBoard:
     A lost or slow DHT shows as `None` or an empty dictionary, never as a hang: the caller tries again next time.
     """
 
-    def __init__(self, dht: hivemind.DHT, run_id: str, identity: Identity):
+    def __init__(self, dht: hivemind.DHT, run_id: str, identity: Identity, contacts: Sequence[str] = ()):
         self.dht, self.run_id, self.identity = dht, run_id, identity
+        self.contacts = tuple(contact for contact in contacts if contact != identity.peer_id)
         # the pipe to the DHT process is not safe for several writers
         self._pipe_lock = threading.Lock()
 
@@ -119,6 +122,16 @@ class RecordBoard:
             return {}
         return dict(self._checked(record_type, answer.value))
 
+    def renew_contacts(self) -> None:
+        """Ping the peers of first contact, without waiting.
+
+        hivemind drops a node that was silent once from its routing table and never asks again: after a restart of
+        the coordinator, or a cut of the network, the two halves would stay apart for ever.
+        """
+        if self.contacts:
+            with self._pipe_lock:
+                self.dht.run_coroutine(functools.partial(_ping, self.contacts), return_future=True)
+
     def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Any:
         for owner, entry in entries.items():
             if isinstance(owner, str) and isinstance(entry, ValueWithExpiration):
@@ -136,6 +149,11 @@ class RecordBoard:
         except Exception as error:  # raised in the DHT process by whatever a foreign record made it do
             logger.warning("the DHT failed: %r", error)
         return default
+
+
+async def _ping(contacts: Sequence[str], _dht: hivemind.DHT, node: DHTNode) -> None:
+    """Runs in the DHT process: a node that answers is back in the routing table."""
+    await asyncio.gather(*(node.protocol.call_ping(PeerID.from_base58(contact)) for contact in contacts))
 
 
 _UNANSWERED = object()

@@ -76,12 +76,16 @@ class PeerRecord(_Record):
 
 
 class HeadRecord(_Record):
-    """Signed by a coordinator: the last good state. No peer trains below `step`."""
+    """Signed by a coordinator: the last good state. No peer trains below `step`.
+
+    `reached` is when that state was taken from the swarm, in seconds since the epoch; renewing the record keeps it.
+    """
 
     KIND = "head"
     kind: Literal["head"] = "head"
 
     step: Count
+    reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
     finished: bool = False
 

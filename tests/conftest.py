@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes
 
+LEFTOVER_SECONDS = 10.0
 SEQUENCE_LENGTH = 16
 VOCAB_SIZE = 448
 
@@ -44,9 +45,9 @@ def made_up_documents() -> Iterator:
     from data_prep.documents import Document
 
     rng = random.Random(0)
-    nouns = "кошка собака птица рыба лошадь корова мышь лиса".split()
-    verbs = "видит любит ищет ловит слышит знает".split()
-    adverbs = "быстро тихо всегда редко снова вчера".split()
+    nouns = ["кошка", "собака", "птица", "рыба", "лошадь", "корова", "мышь", "лиса"]
+    verbs = ["видит", "любит", "ищет", "ловит", "слышит", "знает"]
+    adverbs = ["быстро", "тихо", "всегда", "редко", "снова", "вчера"]
     for number in range(1000):
         words = (rng.choice(nouns), rng.choice(adverbs), rng.choice(verbs), rng.choice(nouns))
         yield Document(text=" ".join(words).capitalize() + ".", source="made-up", id=str(number))
@@ -123,8 +124,8 @@ def make_swarm(tmp_path) -> Iterator[Callable[..., SwarmUnderTest]]:
 
 
 def wait_for_leftovers_to_end(swarms: list[SwarmUnderTest]) -> list[str]:
-    """Commands that are still there two seconds after their parents ended."""
-    deadline = time.monotonic() + 2.0
+    """Commands that are still there when children have had time to notice that their parents ended."""
+    deadline = time.monotonic() + LEFTOVER_SECONDS
     while True:
         left = [line for swarm in swarms for line in swarm.leftovers()]
         if not left or time.monotonic() > deadline:

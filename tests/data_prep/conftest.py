@@ -12,10 +12,21 @@ from data_prep.documents import Document
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import PreparedCorpus, prepare_corpus
 
-_SUBJECTS = "мама собака учитель старик ворона мальчик девочка инженер художник крестьянин".split()
-_VERBS = "видит помнит ждёт рисует зовёт ищет встречает провожает слушает прячет".split()
-_OBJECTS = "реку дорогу письмо книгу лодку гору песню лампу корзину площадь".split()
-_PLACES = "у дома|за рекой|в большом городе|на старой мельнице|под мостом|перед рассветом".split("|")
+_SUBJECTS = [
+    "мама",
+    "собака",
+    "учитель",
+    "старик",
+    "ворона",
+    "мальчик",
+    "девочка",
+    "инженер",
+    "художник",
+    "крестьянин",
+]
+_VERBS = ["видит", "помнит", "ждёт", "рисует", "зовёт", "ищет", "встречает", "провожает", "слушает", "прячет"]
+_OBJECTS = ["реку", "дорогу", "письмо", "книгу", "лодку", "гору", "песню", "лампу", "корзину", "площадь"]
+_PLACES = ["у дома", "за рекой", "в большом городе", "на старой мельнице", "под мостом", "перед рассветом"]
 
 
 def make_documents(count: int, source: str = "сказки", seed: int = 0) -> list[Document]:
@@ -24,10 +35,8 @@ def make_documents(count: int, source: str = "сказки", seed: int = 0) -> l
 
 
 def _text(rng: random.Random) -> str:
-    sentences = [
-        f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)} {rng.choice(_PLACES)}".capitalize()
-        for _ in range(rng.randint(1, 6))
-    ]
+    parts = (_SUBJECTS, _VERBS, _OBJECTS, _PLACES)
+    sentences = [" ".join(map(rng.choice, parts)).capitalize() for _ in range(rng.randint(1, 6))]
     return ". ".join(sentences) + rng.choice([".", "!", "?", "…"])
 
 

@@ -85,7 +85,7 @@ def test_a_folder_in_use_is_not_touched(documents: list[Document], tmp_path: Pat
 def test_a_damaged_heldout_set_is_named(tmp_path: Path) -> None:
     path = tmp_path / "heldout.safetensors"
     path.write_bytes(b"\x00" * 100)
-    with pytest.raises(DataError, match="heldout.safetensors"):
+    with pytest.raises(DataError, match=r"heldout\.safetensors"):
         load_heldout(path)
     with pytest.raises(DataError, match=r"absent\.safetensors"):
         load_heldout(tmp_path / "absent.safetensors")

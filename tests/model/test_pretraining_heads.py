@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from model import LeanAlbertForMaskedLM, LeanAlbertForPreTraining
@@ -47,3 +48,22 @@ def test_same_seed_gives_bit_equal_weights(small_config):
         torch.manual_seed(7)
         states.append(LeanAlbertForPreTraining(small_config()).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_hidden_groups": 2, "num_inner_groups": 2, "sandwich_norm": True}]
+)
+def test_saving_the_last_layer_changes_no_gradient(small_config, batch, options):
+    model = LeanAlbertForPreTraining(small_config(**options)).train()
+    gradients = []
+    for masked_positions_only in (True, False):
+        model.zero_grad()
+        model(**batch, masked_positions_only=masked_positions_only).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_hidden_states_are_whole_also_while_training(small_config, batch):
+    output = LeanAlbertForPreTraining(small_config()).train()(**batch, output_hidden_states=True)
+    assert output.hidden_states[-1].shape == (2, 12, 64)
+    assert output.prediction_logits.shape == (3, 101)

@@ -47,7 +47,9 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
                 process.tell(step=len(processes))
             for process in processes:
                 assert process.hear() == {"made": True, "group": len(processes), "step": step}
-        return load_spec(spec_path), [saved(process, tmp_path / f"{i}.pt") for i, process in enumerate(processes)]
+        return load_spec(spec_path), [
+            saved(process, tmp_path / f"{i}.pt") for i, process in enumerate(processes)
+        ]
 
     yield make
     for process in processes:
@@ -65,7 +67,9 @@ def plain_pytorch(spec: RunSpec, seeds: list[int], steps: int = 2) -> list[torch
     state = new_state(spec)
     training = spec.training
     groups = parameter_groups(state.model, training.weight_decay)
-    optimizer = Lamb(groups, lr=0.0, betas=training.betas, eps=training.eps, max_grad_norm=training.max_grad_norm)
+    optimizer = Lamb(
+        groups, lr=0.0, betas=training.betas, eps=training.eps, max_grad_norm=training.max_grad_norm
+    )
     for step in range(1, steps + 1):
         for seed in seeds:
             (loss_of(state, seed + 100 * step) / len(seeds)).backward()

@@ -38,7 +38,9 @@ def main() -> None:
         torch.tensor(value) if isinstance(value, list) else seeded(*value.values())
         for value in setup["values"]
     ]
-    averager = SwarmAverager(buffers, dht, prefix="test", spec=spec, state_source=lambda: (setup["step"], buffers))
+    averager = SwarmAverager(
+        buffers, dht, prefix="test", spec=spec, state_source=lambda: (setup["step"], buffers)
+    )
     say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
         say(**obey(json.loads(line), averager, buffers))

@@ -43,7 +43,9 @@ def main() -> None:
     dht = open_dht(identity_path=path, initial_peers=setup["initial_peers"], validators=[validator])
     state = new_state(spec)
     buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-    averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors)
+    averager = SwarmAverager(
+        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors
+    )
     presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
     presence.start()
     presence.update(state=PeerState.TRAINING)

@@ -5,6 +5,7 @@ Everything it starts is ended with it, and `leftovers` names what outlived its p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -40,7 +41,9 @@ class SwarmUnderTest:
         """Start `coordinator run` and wait until it can be joined."""
         (self.run_dir / "join.txt").unlink(missing_ok=True)
         arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir), *listen]
-        process = self._start("coordinator", [*arguments, "--dashboard", "127.0.0.1:0", *options], "coordinator")
+        process = self._start(
+            "coordinator", [*arguments, "--dashboard", "127.0.0.1:0", *options], "coordinator"
+        )
         self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
         return process
 
@@ -134,10 +137,8 @@ class SwarmUnderTest:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """`kill -9` of a process and everything it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

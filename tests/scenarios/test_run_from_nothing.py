@@ -105,13 +105,15 @@ def test_the_last_checkpoint_loads_where_this_project_is_not_installed(make_swar
     program = (
         "import json, torch; from transformers import AutoModelForMaskedLM, AutoTokenizer\n"
         "model = AutoModelForMaskedLM.from_pretrained('model', trust_remote_code=True)\n"
-        "tokenizer = AutoTokenizer.from_pretrained('model')\n"
+        "tokenizer = AutoTokenizer.from_pretrained('model', trust_remote_code=True)\n"
         "inputs = tokenizer('Кошка быстро [MASK] птица.', return_tensors='pt')\n"
         "print(json.dumps(list(model(**inputs).logits.shape)))\n"
     )
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     answer = subprocess.run(
-        [sys.executable, "-P", "-c", program] if sys.version_info >= (3, 11) else [sys.executable, "-c", program],
+        [sys.executable, "-P", "-c", program]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, "-c", program],
         cwd=elsewhere,
         env=environment,
         capture_output=True,
@@ -125,7 +127,9 @@ def test_the_last_checkpoint_loads_where_this_project_is_not_installed(make_swar
 
 
 def together(swarm, name: str, group: int, after: int = 0) -> bool:
-    return any(event["group"] == group and event["global_step"] > after for event in swarm.events(name, "step"))
+    return any(
+        event["group"] == group and event["global_step"] > after for event in swarm.events(name, "step")
+    )
 
 
 def last_checkpoint(swarm) -> int:

@@ -17,9 +17,11 @@ def address(port: int) -> str:
     return f"/ip4/127.0.0.1/tcp/{port}/p2p/{PEER_ID}"
 
 
-@pytest.mark.parametrize("text", ["", "hello", "127.0.0.1:31337", "/ip4/127.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/x/p2p/Qm", "/p2p/"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "127.0.0.1:31337", "/ip4/127.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/x/p2p/Qm", "/p2p/"]
+)
 def test_a_wrong_address_shows_the_right_form(text):
-    with pytest.raises(BadInput, match="/ip4/HOST/tcp/PORT/p2p/PEER_ID|no address given"):
+    with pytest.raises(BadInput, match=r"/ip4/HOST/tcp/PORT/p2p/PEER_ID|no address given"):
         split_addresses([text])
 
 
@@ -52,7 +54,9 @@ def test_a_port_in_use_is_named():
     require_port_free([f"/ip4/127.0.0.1/tcp/{port}", "/ip4/127.0.0.1/tcp/0"])
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:8", "/ip4/127.0.0.1/tcp/99999", "/ip4/127.0.0.1/tcp/x", "/dns/x/tcp/1"])
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:8", "/ip4/127.0.0.1/tcp/99999", "/ip4/127.0.0.1/tcp/x", "/dns/x/tcp/1"]
+)
 def test_a_wrong_listening_address_is_bad_input(text):
     with pytest.raises(BadInput, match=r"expected e\.g\."):
         require_port_free([text])

@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from swarm.bundle import BundleCache, BundleFile, Manifest, SignedManifest, load_spec_of, pack_bundle, parse_manifest
+from swarm.bundle import (
+    BundleCache,
+    BundleFile,
+    Manifest,
+    SignedManifest,
+    load_spec_of,
+    pack_bundle,
+    parse_manifest,
+)
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.spec import RunSpec
@@ -46,13 +54,17 @@ def test_a_manifest_signed_by_another_key_is_refused(bundle):
         forged.open()
 
 
-@pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "a/b/c", "tokenizer/../../x", "", ".hidden", "a\\b", "x\n"])
+@pytest.mark.parametrize(
+    "name", ["../escape", "/etc/passwd", "a/b/c", "tokenizer/../../x", "", ".hidden", "a\\b", "x\n"]
+)
 def test_file_names_cannot_leave_the_bundle(name):
     with pytest.raises(ValueError, match="validation error"):
         BundleFile(name=name, size=1, sha256="0" * 64)
 
 
-@pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"\xff\xfe", json.dumps({"payload": 1, "signature": "x"}).encode()])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"[1]", b"\xff\xfe", json.dumps({"payload": 1, "signature": "x"}).encode()]
+)
 def test_a_malformed_manifest_is_one_line(raw):
     with pytest.raises(OperationFailed) as caught:
         parse_manifest(raw)

@@ -13,7 +13,9 @@ SPEC = RunSpec(name="x", checkpoints={"every_steps": 10, "follow_every_steps": 2
 NOW = 1_000_000.0
 
 
-def lease(step=5, samples=0, state=PeerState.TRAINING, age=0.0, life=4.0, speed=0.0, client_mode=False) -> Lease:
+def lease(
+    step=5, samples=0, state=PeerState.TRAINING, age=0.0, life=4.0, speed=0.0, client_mode=False
+) -> Lease:
     return Lease(
         run_id=SPEC.run_id,
         issued=NOW - age,
@@ -28,7 +30,7 @@ def lease(step=5, samples=0, state=PeerState.TRAINING, age=0.0, life=4.0, speed=
 
 def head(step=5, age=0.0) -> HeadRecord:
     return HeadRecord(
-        run_id=SPEC.run_id, issued=NOW - age, expires=NOW - age + 600, step=step, state_digest="0" * 64
+        run_id=SPEC.run_id, issued=NOW, expires=NOW + 60, step=step, reached=NOW - age, state_digest="0" * 64
     )
 
 
@@ -55,7 +57,9 @@ def test_a_step_is_due_when_the_samples_are_there():
 
 
 def test_a_step_is_due_when_somebody_has_begun_to_average():
-    assert view(a=lease(samples=1), b=lease(samples=1, state=PeerState.AVERAGING)).is_due(5, target_batch_size=1000)
+    assert view(a=lease(samples=1), b=lease(samples=1, state=PeerState.AVERAGING)).is_due(
+        5, target_batch_size=1000
+    )
 
 
 def test_re_averaging_parameters_without_samples_does_not_make_the_next_step_due():
@@ -74,7 +78,9 @@ def test_who_averages_is_not_projected():
     assert not view(a=lease(samples=10, speed=20.0, age=1.5, state=PeerState.AVERAGING)).is_near(5, 11)
 
 
-@pytest.mark.parametrize("state", [PeerState.JOINING, PeerState.SYNCING, PeerState.LEAVING, PeerState.STALLED])
+@pytest.mark.parametrize(
+    "state", [PeerState.JOINING, PeerState.SYNCING, PeerState.LEAVING, PeerState.STALLED]
+)
 def test_only_those_who_train_take_part(state):
     seen = view(a=lease(samples=100, state=state, step=9))
     assert seen.members_at(9) == []
@@ -82,7 +88,7 @@ def test_only_those_who_train_take_part(state):
 
 
 def test_a_forged_step_far_beyond_the_head_is_ignored():
-    seen = view(honest=lease(step=7), forger=lease(step=10_000))
+    seen = view(head(age=10.0), honest=lease(step=7), forger=lease(step=10_000))
     assert seen.newest_step == 7
     assert seen.donors(min_step=5, exclude="me") == ["honest", "coordinator"]
 

@@ -21,7 +21,14 @@ ALICE, BOB = Identity.generate(), Identity.generate()
 
 def lease(**changes) -> Lease:
     now = time.time()
-    facts = {"run_id": RUN, "issued": now, "expires": now + 10, "state": PeerState.TRAINING, "step": 3, "samples": 8}
+    facts = {
+        "run_id": RUN,
+        "issued": now,
+        "expires": now + 10,
+        "state": PeerState.TRAINING,
+        "step": 3,
+        "samples": 8,
+    }
     return Lease(**{**facts, **changes})
 
 
@@ -83,13 +90,15 @@ def test_a_record_cannot_outlive_what_its_owner_signed():
 
 def test_only_a_coordinator_may_publish_a_head():
     now = time.time()
-    head = HeadRecord(run_id=RUN, issued=now, expires=now + 60, step=10, state_digest="0" * 64)
+    head = HeadRecord(run_id=RUN, issued=now, expires=now + 60, step=10, reached=now, state_digest="0" * 64)
     validator = RunRecordValidator(RUN, frozenset([BOB.peer_id]))
     assert validator.validate(dht_record(head, pack_record(head, BOB), BOB.peer_id))
     assert not validator.validate(dht_record(head, pack_record(head, ALICE), ALICE.peer_id))
 
 
-@pytest.mark.parametrize("changes", [{"step": -1}, {"samples": "8"}, {"expires": float("nan")}, {"state": "asleep"}])
+@pytest.mark.parametrize(
+    "changes", [{"step": -1}, {"samples": "8"}, {"expires": float("nan")}, {"state": "asleep"}]
+)
 def test_impossible_values_cannot_be_written(changes):
     with pytest.raises(ValueError, match="validation error"):
         lease(**changes)

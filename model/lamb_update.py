@@ -1,0 +1,125 @@
+"""One LAMB step of one parameter: the moments chunk by chunk, then the trust ratio over the whole tensor.
+
+The chunks are spread over threads of our own: torch would split each small operation among its threads,
+and its table look-up not at all. How many threads there are does not change what a chunk becomes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_moment, write_moment
+
+SquareNorms = tuple[float, float]
+
+
+class Workers:
+    """Threads that live for one optimizer step; none are started for a single thread."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = None
+        if count > 1:  # inside its threads torch must not split operations once more
+            self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            torch.set_num_threads(self.count)  # what threads started later will begin with
+
+    def map(
+        self, function: Callable[[list[Chunk]], list[SquareNorms]], chunks: list[Chunk]
+    ) -> list[SquareNorms]:
+        """Apply `function` to runs of chunks, one a thread; the answers come in the order of the chunks."""
+        if self._pool is None or len(chunks) < 2:
+            return function(chunks)
+        size = -(-len(chunks) // self.count)
+        runs = [chunks[start : start + size] for start in range(0, len(chunks), size)]
+        return [norms for answer in self._pool.map(function, runs) for norms in answer]
+
+
+def update(
+    p: torch.Tensor,
+    gradient: torch.Tensor,
+    state: dict[str, torch.Tensor],
+    group: dict[str, Any],
+    scale: float,
+    workers: Workers,
+) -> None:
+    """Advance `p` and its `state` in place by the gradient times `scale`, where the state is."""
+    device = next(value.device for name, value in state.items() if name != "step")
+    weights = p.to(device).contiguous().view(-1)
+    gradient = gradient.to(device).contiguous().view(-1)
+    delta = torch.empty(weights.shape, dtype=torch.float32, device=device)
+    state["step"] += 1
+
+    @torch.no_grad()  # holds for one thread only
+    def advance(chunks: list[Chunk]) -> list[SquareNorms]:
+        workspaces = {shape: Workspace(shape, device) for shape in {chunk.shape for chunk in chunks}}
+        norms = []
+        for chunk in chunks:
+            part, slope, change = (t[chunk.values].view(chunk.shape) for t in (weights, gradient, delta))
+            norms.append(_advance(state, chunk, workspaces[chunk.shape], part, slope, change, group, scale))
+        return norms
+
+    size = CHUNK if device.type == "cpu" else weights.numel()
+    norms = workers.map(advance, list(chunks_of(weights.numel(), size)))
+    weight_norm, delta_norm = (math.sqrt(sum(pair[which] for pair in norms)) for which in range(2))
+    ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
+    weights.add_(delta, alpha=-group["lr"] * ratio * _rate_correction(group, state["step"].item()))
+    if weights.data_ptr() != p.data_ptr():
+        p.copy_(weights.view(p.shape))
+
+
+def _advance(
+    state: dict[str, torch.Tensor],
+    chunk: Chunk,
+    work: Workspace,
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    delta: torch.Tensor,
+    group: dict[str, Any],
+    scale: float,
+) -> SquareNorms:
+    """Update both moments of a chunk, write the update's direction into `delta`, return |p|^2 and |delta|^2.
+
+    The direction comes from the moments before they are rounded for storage.
+    """
+    beta1, beta2 = group["betas"]
+    weights, gradient = weights.float(), gradient.float()
+    mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
+    mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
+    torch.sqrt(square, out=work.denominator)
+    torch.div(mean, work.denominator.add_(group["eps"]), out=delta)
+    if group["weight_decay"]:
+        delta.add_(weights, alpha=group["weight_decay"])
+    for name in MOMENTS:
+        write_moment(state, name, chunk, work)
+    return _square_norm(weights), _square_norm(delta)
+
+
+def _square_norm(values: torch.Tensor) -> float:
+    flat = values.view(-1)
+    return torch.dot(flat, flat).item()
+
+
+def _rate_correction(group: dict[str, Any], step: float) -> float:
+    if not group["bias_correction"]:
+        return 1.0
+    beta1, beta2 = group["betas"]
+    return math.sqrt(1 - beta2**step) / (1 - beta1**step)
+
+
+def trust_ratio(weight_norm: float, delta_norm: float, clamp_value: float) -> float:
+    """min(|p|, clamp) / |delta|; 1 if either norm is 0."""
+    return min(weight_norm, clamp_value) / delta_norm if weight_norm and delta_norm else 1.0
