@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from swarm.cli_support import add_unbuilt_command, run_app
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
 )
@@ -18,9 +20,8 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artel"
 
 
-@app.callback()
-def root() -> None:
-    """Keeps `join` a sub-command."""
+for unbuilt in ("bench", "doctor"):
+    add_unbuilt_command(app, "peer", unbuilt)
 
 
 @app.command()
@@ -58,6 +59,7 @@ def join(
     from peer.join import join as join_run
     from peer.reporting import make_reporter
     from swarm.addresses import split_addresses
+    from swarm.errors import ArtelError
 
     options = JoinOptions(
         addresses=split_addresses([*initial_peers, *(more_peers or [])]),
@@ -74,12 +76,13 @@ def join(
     reporter = make_reporter(json)
     try:
         join_run(options, reporter)
+    except ArtelError as error:
+        reporter.error(str(error))
+        raise
     finally:
         reporter.close()
 
 
 def main() -> None:
     """Entry point of the `peer` command."""
-    from swarm.cli_support import run_app
-
     run_app(app)
