@@ -132,9 +132,7 @@ def main() -> None:
     found = contenders(tokenizer)
     seconds = measure(found, [ids], options.rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        f"{options.rows} x {options.length} tokens, one thread, median processor time of {options.rounds} rounds"
-    )
+    print(f"{options.rows} x {options.length} tokens, median processor time of {options.rounds} rounds")
     for name in found:
         labels = found[name](ids)
         share = (labels != IGNORED_LABEL).mean()
