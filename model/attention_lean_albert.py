@@ -59,7 +59,11 @@ def _rotated(
     """Rotate [B, H, L, K] by the tables [B or 1, 1, L, K/2], in the wider dtype of both."""
     if out is None:
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    exact = out if out.dtype == torch.promote_types(x.dtype, cos.dtype) else torch.empty_like(out, dtype=cos.dtype)
+    exact = (
+        out
+        if out.dtype == torch.promote_types(x.dtype, cos.dtype)
+        else torch.empty_like(out, dtype=cos.dtype)
+    )
     (first, second), (low, high) = x.chunk(2, dim=-1), exact.chunk(2, dim=-1)
     torch.mul(first, cos, out=low)
     low.addcmul_(second, sin, value=-1)
