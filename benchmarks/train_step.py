@@ -187,9 +187,7 @@ def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> N
     seconds = time_in_turns(steps, given.rounds)
     count = len(documents(batch, given.length))
     ratio = median_ratio(seconds, "padded", "packed")
-    print(
-        f"\n{count} documents in {batch} packed rows, hidden {hidden}, {precision}: packing is {ratio:.2f}x as fast"
-    )
+    print(f"\n{count} documents in {batch} rows, hidden {hidden}, {precision}: packed {ratio:.2f}x padded")
 
 
 def main() -> None:
