@@ -24,7 +24,6 @@ export const en = {
   // figures
   peers_now: "Peers now",
   peers_detail: "{training} training, {client} client mode, {gpus} {gpus|GPU|GPUs}",
-  run_state: "Run",
   up: "{age} since the start",
   global_step: "Global step",
   of: "of {n}",
@@ -41,7 +40,6 @@ export const en = {
   finish_at: "about {when}",
   no_end: "no last step is set",
   ago: "{age} ago",
-  now: "now",
   // charts
   peers_over_time: "Number of peers",
   peers_chart_label: "Number of peers by state over time, now {n}. Left and right arrows walk through it.",
@@ -56,7 +54,6 @@ export const en = {
   timeline_note: "{n} {count|peer|peers} in this stretch",
   training_loss: "training",
   heldout_loss: "held-out",
-  nothing_yet: "Nothing has been recorded yet.",
   // events on the chart
   mark_joined: "joined",
   mark_left: "left",
