@@ -81,7 +81,7 @@ def _peer_events(old: PeerStatus | None, peer: PeerStatus) -> Iterator[Event]:
     elif old.state == peer.state:
         return
     elif peer.state == "lost":
-        yield _left(old) if old.state == "leaving" else _lost(peer)
+        yield _left(old) if old.state == "leaving" else _lost(old)
     elif old.state == "lost":
         yield event("returned", f"{peer.name} is heard again")
     elif peer.state == "stalled":

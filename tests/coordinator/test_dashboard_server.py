@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coordinator.dashboard import DashboardError, DashboardServer, create_app, create_replay_app
+from coordinator.dashboard import STATIC, DashboardError, DashboardServer, create_app, create_replay_app
 from coordinator.event_stream import BACKLOG, Broadcaster, difference
 from coordinator.history import History
 from coordinator.history_reader import HistoryReader
@@ -192,6 +193,28 @@ def test_a_viewer_that_falls_behind_gets_a_new_snapshot() -> None:
     assert names[0] == "event: snapshot"
     assert names[1:-1] == ["event: delta"] * (len(names) - 2)
     assert names[-1] == "event: snapshot"
+
+
+def test_page_has_the_same_words_in_both_languages_and_no_others() -> None:
+    scripts = {path.name: path.read_text() for path in (STATIC / "js").glob("*.js")}
+    english, russian = (
+        set(re.findall(r"^  (\w+):", scripts.pop(f"words_{language}.js"), re.MULTILINE))
+        for language in ("en", "ru")
+    )
+    only_russian = {
+        key for key in russian if key.startswith("event_")
+    }  # English events are shown as recorded
+    assert english - {"event_"} == russian - (only_russian - english)
+    everything = "".join(scripts.values()) + (STATIC / "index.html").read_text()
+    said = set(re.findall(r"""\bt\("(\w+)"|data-i18n="(\w+)\"""", everything))
+    assert {one or other for one, other in said} <= english
+
+
+def test_page_preloads_every_module_and_every_file_is_there() -> None:
+    page = (STATIC / "index.html").read_text()
+    for path in re.findall(r'(?:src|href)="/static/([^"]+)"', page):
+        assert (STATIC / path).is_file()
+    assert {path.name for path in (STATIC / "js").glob("*.js")} == set(re.findall(r'/js/(\w+\.js)"', page))
 
 
 def test_delta_holds_only_what_changed() -> None:

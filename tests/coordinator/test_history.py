@@ -59,6 +59,7 @@ def test_events_follow_from_the_statuses(history: History) -> None:
             [peer(1), peer(2)],
             [peer(1), leaving],
             [peer(1, samples_accumulated=7)],
+            [peer(1, "lost")],
             [],
         ]
     ):

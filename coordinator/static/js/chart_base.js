@@ -32,8 +32,12 @@ function axisLabel(time, increment) {
   return clock(time, increment < 60);
 }
 
-export function valueAxis(format = rate) {
+// Steps of an axis that counts: there is no half a peer.
+const WHOLE = [1, 2, 5].flatMap((n) => [0, 1, 2, 3, 4, 5, 6].map((power) => n * 10 ** power)).sort((a, b) => a - b);
+
+export function valueAxis(format = rate, whole = false) {
   return {
+    ...(whole && { incrs: WHOLE }),
     stroke: color("ink-3"),
     grid: { stroke: color("line-2"), width: 1 },
     ticks: { show: false },

@@ -1,8 +1,10 @@
 // The page's language: chosen by ?lang=, then by the last choice made here, then by the browser.
 
-import { words } from "./words.js";
+import { en } from "./words_en.js";
+import { ru } from "./words_ru.js";
 
-const LANGUAGES = ["en", "ru"];
+const words = { en, ru };
+const LANGUAGES = Object.keys(words);
 let language = pick();
 
 function pick() {

@@ -24,7 +24,7 @@ class LineChart {
       {
         ...options,
         scales: { x: { time: true, range: () => this.window }, y: { range: this.range } },
-        axes: [timeAxis(this.labelled), valueAxis(this.format)],
+        axes: [timeAxis(this.labelled), valueAxis(this.format, this.whole)],
         series: [{}, ...this.series()],
       },
       this.data ?? [[], ...this.series().map(() => [])],
@@ -38,6 +38,10 @@ class LineChart {
 
   get emptyWord() {
     return "";
+  }
+
+  get whole() {
+    return false;
   }
 
   show(data, window) {
@@ -100,6 +104,10 @@ export class SpeedChart extends LineChart {
 
 // Size of the groups against the peers alive.
 export class RoundsChart extends LineChart {
+  get whole() {
+    return true;
+  }
+
   format(value) {
     return integer(value);
   }

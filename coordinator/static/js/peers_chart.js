@@ -44,7 +44,7 @@ export class PeersChart {
       {
         ...options,
         scales: { x: { time: true, range: () => this.window }, y: { range: (u, low, high) => [0, nice(high)] } },
-        axes: [timeAxis(), valueAxis(integer)],
+        axes: [timeAxis(), valueAxis(integer, true)],
         series: [{}, ...STACK.map(area), { stroke: color("ink-2"), width: 1, paths: stepped, points: { show: false } }],
         bands: STACK.slice(1).map((_, i) => ({ series: [i + 2, i + 1] })),
         hooks: {
