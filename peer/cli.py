@@ -55,14 +55,17 @@ def join(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
-    from peer.join import JoinOptions
-    from peer.join import join as join_run
-    from peer.reporting import make_reporter
     from swarm.addresses import split_addresses
     from swarm.errors import ArtelError
 
+    # a wrong address is told before the seconds that the next imports take
+    addresses = split_addresses([*initial_peers, *(more_peers or [])])
+    from peer.join import JoinOptions
+    from peer.join import join as join_run
+    from peer.reporting import make_reporter
+
     options = JoinOptions(
-        addresses=split_addresses([*initial_peers, *(more_peers or [])]),
+        addresses=addresses,
         fingerprint=run.removeprefix("sha256:") if run else None,
         name=name,
         device=device,
