@@ -11,6 +11,7 @@ Datasets", section 3.4, for the bands.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ PERMUTATIONS = 128
 ROWS = 6
 BANDS = PERMUTATIONS // ROWS
 _SEED = 42
-_ALL_PAIRS_UP_TO = 32
+_WINDOW = 32
 _BEST_OF_LARGE = 8
 
 
@@ -75,39 +76,37 @@ def duplicates(
 
 
 def _candidate_pairs(sketch: np.ndarray, usable: np.ndarray, rank: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs that share a band, (better rank, worse rank), ordered by the worse one's rank, then the better's.
-
-    Within a bucket all pairs are proposed while it is small; in a large one each is paired with the best few,
-    which are the ones that survive when the bucket holds copies of one text.
-    """
+    """Pairs that share a band, (better, worse), ordered by the worse one's rank, then the better's."""
     documents = np.flatnonzero(usable)
     documents = documents[np.argsort(rank[documents], kind="stable")]
+    count = len(documents)
     found: list[np.ndarray] = []
     for band in range(BANDS):
         keys = _band_hash(sketch[documents, band * ROWS : (band + 1) * ROWS])
         order = np.argsort(keys, kind="stable")  # within a bucket, ranks ascend
-        bounds = np.flatnonzero(np.diff(keys[order])) + 1
-        starts = np.concatenate(([0], bounds))
-        sizes = np.diff(np.concatenate((starts, [len(order)])))
-        found += [
-            _bucket_pairs(order[s : s + n]) for s, n in zip(starts[sizes > 1], sizes[sizes > 1], strict=True)
-        ]
+        for better, worse in _bucket_pairs(keys[order], order):
+            found.append(worse * count + better)
     if not found:
         return []
-    pairs = np.unique(np.concatenate(found), axis=0)  # sorted by the worse rank, then the better
-    return [(int(better), int(worse)) for worse, better in documents[pairs]]
+    worse, better = np.divmod(np.unique(np.concatenate(found)), count)
+    return list(zip(documents[better].tolist(), documents[worse].tolist(), strict=True))
 
 
-def _bucket_pairs(members: np.ndarray) -> np.ndarray:
-    """(worse, better) positions in rank order."""
-    if len(members) <= _ALL_PAIRS_UP_TO:
-        better, worse = np.triu_indices(len(members), 1)
-        return np.column_stack((members[worse], members[better]))
-    steps = [np.column_stack((members[1:], members[:-1]))]
+def _bucket_pairs(keys: np.ndarray, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (better, worse) of members with equal keys; both arrays are sorted by key.
+
+    All pairs of a bucket of up to ``_WINDOW`` members. In a larger one, members near each other in rank and
+    each with the bucket's best: that is the one that survives when the bucket holds copies of one text.
+    """
+    for distance in range(1, _WINDOW):
+        same = np.flatnonzero(keys[distance:] == keys[:-distance])
+        if not len(same):
+            return
+        yield members[same], members[same + distance]
+    first = np.searchsorted(keys, keys)
     for best in range(_BEST_OF_LARGE):
-        others = members[best + 1 :]
-        steps.append(np.column_stack((others, np.full(len(others), members[best]))))
-    return np.concatenate(steps)
+        far = np.flatnonzero(np.arange(len(keys)) - first >= _WINDOW)
+        yield members[first[far] + best], members[far]
 
 
 def _band_hash(rows: np.ndarray) -> np.ndarray:

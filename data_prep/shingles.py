@@ -1,4 +1,4 @@
-"""Words and word shingles as 64-bit hashes: Arrow splits, numpy combines, no Python loop over words.
+"""Words and word shingles as 64-bit hashes: Arrow splits, numpy combines, Python sees distinct words only.
 
 A word is a maximal run of letters and digits, lower-cased, ё as е: edits of punctuation, case and that letter
 do not make a document different. Hashes are the same in every process.
@@ -7,6 +7,7 @@ do not make a document different. Hashes are the same in every process.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_SEPARATORS = r"[^\p{L}\p{N}]+"
+_WORD = re.compile(r"[^\W_]+")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: multiplication permutes 64-bit numbers
 
 
@@ -33,19 +34,29 @@ class HashedTexts:
 
 
 def hash_words(texts: Sequence[str] | pa.Array) -> HashedTexts:
-    """Split and hash ``texts``."""
+    """Split and hash ``texts``; what is between spaces is looked at once, however often it occurs."""
     column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
-    folded = pc.replace_substring(pc.utf8_lower(column), "ё", "е")
-    split = pc.split_pattern_regex(folded, pattern=_SEPARATORS)
+    split = pc.utf8_split_whitespace(column)
     encoded = pc.list_flatten(split).dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    vocabulary = encoded.dictionary.to_pylist()
-    hashes = np.fromiter((_hash(word) for word in vocabulary), np.uint64, len(vocabulary))
-    # text that begins or ends with a separator has an empty first or last word
-    real = np.fromiter((bool(word) for word in vocabulary), bool, len(vocabulary))[codes]
-    lengths = pc.list_value_length(split).fill_null(0).to_numpy()
-    ends = np.concatenate(([0], np.cumsum(real)))[np.concatenate(([0], np.cumsum(lengths)))]
-    return HashedTexts(hashes[codes[real]], ends.astype(np.int64))
+    chunk = encoded.indices.to_numpy()
+    hashes, first, count = _hash_chunks(encoded.dictionary.to_pylist())
+    lengths = count[chunk]
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    position = np.repeat(first[chunk] - ends[:-1], lengths) + np.arange(ends[-1])
+    chunks_before = np.concatenate(([0], np.cumsum(pc.list_value_length(split).to_numpy())))
+    return HashedTexts(hashes[position], ends[chunks_before].astype(np.int64))
+
+
+def _hash_chunks(chunks: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes of the words of all chunks, and where each chunk's begin and how many they are."""
+    words = [_WORD.findall(chunk.lower().replace("ё", "е")) for chunk in chunks]
+    known: dict[str, int] = {}
+    flat = [word for found in words for word in found]
+    for word in flat:
+        if word not in known:
+            known[word] = _hash(word)
+    count = np.fromiter(map(len, words), np.int64, len(words))
+    return np.fromiter(map(known.__getitem__, flat), np.uint64, len(flat)), np.cumsum(count) - count, count
 
 
 def shingle(texts: HashedTexts, size: int) -> HashedTexts:
