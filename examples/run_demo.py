@@ -25,7 +25,7 @@ from rich.table import Table
 
 SPEC = Path(__file__).with_name("demo.toml")
 PEERS = 2
-PREPARATION_SECONDS = 300.0
+PREPARATION_SECONDS = 900.0
 STALL_SECONDS = 180.0
 END_SECONDS = 15.0
 SENTENCES = (
@@ -172,9 +172,7 @@ def require_alive(run_dir: Path, started: list[subprocess.Popen[bytes]]) -> None
         if process.poll() not in (None, 0):
             name = " ".join(process.args[:2]) if isinstance(process.args, list) else str(process.args)
             logs = "; ".join(
-                f"{path.name}: {lines[-1]}"
-                for path in sorted(run_dir.parent.glob("*.log"))
-                if (lines := path.read_text(errors="replace").strip().splitlines())
+                f"{path.name}: {last_line(path)}" for path in sorted(run_dir.parent.glob("*.log"))
             )
             raise DemoFailed(f"{Path(name).name} ended with code {process.returncode}. {logs}")
 
