@@ -112,18 +112,27 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def wait_for_join_line(run_dir: Path, started: list[subprocess.Popen[bytes]]) -> str:
-    """The line that the coordinator hands out, once it is ready."""
+def wait_for_join_line(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]]) -> str:
+    """The line that the coordinator hands out, once it is ready; meanwhile what it says it is doing."""
     deadline = time.monotonic() + PREPARATION_SECONDS
     path = run_dir / "join.txt"
-    while not (path.exists() and status_of(run_dir)):
-        require_alive(run_dir, started)
-        if time.monotonic() > deadline:
-            raise DemoFailed(
-                f"the coordinator was not ready after {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}"
-            )
-        time.sleep(0.2)
+    with console.status("starting") as doing:
+        while not (path.exists() and status_of(run_dir)):
+            require_alive(run_dir, started)
+            if time.monotonic() > deadline:
+                raise DemoFailed(
+                    f"the coordinator was not ready in {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}"
+                )
+            if words := last_line(run_dir.parent / "coordinator.log"):
+                doing.update(words)
+            time.sleep(0.2)
     return path.read_text().strip()
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def show_progress(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]]) -> None:
