@@ -88,7 +88,7 @@ def train(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]
     console.print(
         "[bold]coordinator run examples/demo.toml[/]: preparing text and tokenizer, first checkpoint …"
     )
-    join_line = wait_for_join_line(run_dir, started)
+    join_line = wait_for_join_line(console, run_dir, started)
     console.print(f"dashboard: [bold]{dashboard_address(run_dir)}[/]")
     console.print(f"two peers, each started by: [bold]{join_line}[/]", soft_wrap=True)
     for number in range(PEERS):
