@@ -18,16 +18,12 @@ from data_prep.corpus_folder import count_documents, read_corpus
 from data_prep.documents import Document
 from data_prep.errors import ShardError
 from data_prep.folders import finished_folder
-from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, TokenizedDocument, file_sha256
-from data_prep.tokenize_documents import DocumentTokenizer
+from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, file_sha256
+from data_prep.tokenize_worker import Batch, Result, start_worker, work
 from data_prep.tokenizer import load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 _AHEAD = 4  # batches in flight per worker
-
-Batch = list[tuple[str, str]]
-Result = list[tuple[str, TokenizedDocument]]
-_tokenize: DocumentTokenizer | None = None
 
 
 def shard_corpus(
@@ -73,34 +69,22 @@ def _finish(folder: Path, tokenizer_dir: Path, vocab_size: int, entries: list[Sh
 def _tokenizing(tokenizer_dir: str, workers: int) -> Iterator[Callable[[Iterable[Batch]], Iterator[Result]]]:
     """A function that maps batches to results in order, in this process or in ``workers`` others."""
     if workers == 1:
-        _start_worker(tokenizer_dir)
-        yield lambda batches: map(_work, batches)
+        start_worker(tokenizer_dir)
+        yield lambda batches: map(work, batches)
         return
     # fork would copy locks of running threads: tokenizers and Arrow both have some
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start_worker, (tokenizer_dir,)) as pool:
+    with context.Pool(workers, start_worker, (tokenizer_dir,)) as pool:
         yield lambda batches: _in_order(pool, batches, workers * _AHEAD)
 
 
 def _in_order(pool: multiprocessing.pool.Pool, batches: Iterable[Batch], ahead: int) -> Iterator[Result]:
     """``imap`` that reads no more than ``ahead`` batches ahead, so memory does not grow with the corpus."""
     iterator = iter(batches)
-    waiting = [pool.apply_async(_work, (batch,)) for batch in islice(iterator, ahead)]
+    waiting = [pool.apply_async(work, (batch,)) for batch in islice(iterator, ahead)]
     while waiting:
         yield waiting.pop(0).get()
-        waiting += [pool.apply_async(_work, (batch,)) for batch in islice(iterator, 1)]
-
-
-def _start_worker(tokenizer_dir: str) -> None:
-    global _tokenize
-    _tokenize = DocumentTokenizer(load_tokenizer(tokenizer_dir))
-
-
-def _work(batch: Batch) -> Result:
-    if _tokenize is None:
-        raise RuntimeError("the worker was not started")
-    documents = _tokenize([text for _, text in batch])
-    return [(source, document) for (source, _), document in zip(batch, documents, strict=True)]
+        waiting += [pool.apply_async(work, (batch,)) for batch in islice(iterator, 1)]
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[Batch]:

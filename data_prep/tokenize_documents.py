@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import razdel
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
 from data_prep.documents import Document
 from data_prep.shards import TokenizedDocument
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BATCH_DOCUMENTS = 512
 _CACHE_LIMIT = 2_000_000
@@ -41,8 +45,8 @@ class DocumentTokenizer:
     array([5, 9], dtype=uint32)
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = tokenizer.backend_tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer) -> None:
+        self._backend = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
         self._cache: dict[str, list[int]] = {}
         self._by_chunks: bool | None = None
