@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model import LeanAlbertForPreTraining
 from model.fp32_matmul import allow_onednn_fp32
 from model.peak_memory import PeakMemory
-from model.training_step import StepSetting, measure
+from model.training_step import StepSetting, compile_layers, measure
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -15,6 +16,20 @@ def test_a_setting_has_a_cost(small_config, precision):
     cost = measure(StepSetting(small_config(), 4, 16, precision), warmup=1, repetitions=1)
     assert cost.samples_per_second == pytest.approx(4 / cost.seconds)
     assert cost.tokens_per_second == pytest.approx(64 / cost.seconds)
+
+
+@pytest.mark.heavy
+def test_compiled_layers_give_the_same_loss_and_gradients(small_config, batch):
+    model = LeanAlbertForPreTraining(small_config()).train()
+    results = []
+    for compiled in (False, True):
+        if compiled:
+            compile_layers(model)
+        model.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
 def test_an_unknown_precision_is_refused(small_config):
