@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[corpus,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[corpus,dev,bench]'
 	@touch $@
 
 demo: install

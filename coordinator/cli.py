@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from swarm.cli_support import add_unbuilt_command, run_app
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
 )
@@ -57,8 +59,31 @@ def status(
     print(found.model_dump_json() if json else describe(found))
 
 
+@app.command()
+def watch(run_dir: RunDir = None) -> None:
+    """Show the essentials of the live page in this terminal, until Ctrl-C."""
+    from coordinator.report import watch_run
+    from coordinator.run_directory import find_run_directory
+
+    watch_run(find_run_directory(run_dir))
+
+
+@app.command()
+def replay(
+    run_dir: Annotated[Path, typer.Argument(help="Directory of a run that is over.")],
+    dashboard: Annotated[str, typer.Option(help="HOST:PORT of the page.")] = "127.0.0.1:8080",
+) -> None:
+    """Open the live page's history of a run that is over, until Ctrl-C."""
+    from coordinator.report import replay_run
+    from coordinator.run_directory import find_run_directory
+
+    replay_run(find_run_directory(run_dir), dashboard, lambda line: print(line, flush=True))
+
+
+for name in ("checkpoint", "invite", "evict", "export"):
+    add_unbuilt_command(app, "coordinator", name)
+
+
 def main() -> None:
     """Entry point of the `coordinator` command."""
-    from swarm.cli_support import run_app
-
     run_app(app)

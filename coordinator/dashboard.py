@@ -26,6 +26,7 @@ from coordinator.history_schema import HistoryError
 from coordinator.prometheus import CONTENT_TYPE, render
 from coordinator.sources import Sources
 from coordinator.status import RunStatus
+from swarm.errors import OperationFailed
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -33,7 +34,7 @@ POLICY = (
 )
 
 
-class DashboardError(Exception):
+class DashboardError(OperationFailed):
     """The dashboard cannot be served; the message is one line for the user."""
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coordinator.status import PEER_STATES
+from swarm.errors import OperationFailed
 
 SCHEMA_VERSION = 1
 
@@ -67,7 +68,7 @@ SCHEMA = (
 )
 
 
-class HistoryError(Exception):
+class HistoryError(OperationFailed):
     """The history database cannot be used; the message is one line for the user."""
 
 

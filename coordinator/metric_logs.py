@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coordinator.status import RunStatus, count_by_state
+from swarm.errors import OperationFailed
 
 logger = logging.getLogger(__name__)
 
 
-class MetricLogError(Exception):
+class MetricLogError(OperationFailed):
     """A log that was asked for cannot be opened; the message is one line for the user."""
 
 

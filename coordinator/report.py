@@ -1,17 +1,27 @@
-"""`coordinator status`: the last status a coordinator wrote, as JSON or in words."""
+"""What can be seen of a run from its directory: `coordinator status`, `watch` and `replay`."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich.live import Live
 
+from coordinator.dashboard import DashboardServer, create_replay_app
+from coordinator.history_reader import HistoryReader
+from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory
 from coordinator.status import RunStatus
+from coordinator.terminal_view import view
 from swarm.errors import OperationFailed
 
 OLD_AFTER_SECONDS = 15.0
+WATCH_SECONDS = 1.0
+WATCHED_HISTORY_SECONDS = 3600.0
 
 
 def read_status(run_dir: Path) -> RunStatus:
@@ -44,6 +54,32 @@ def describe(status: RunStatus) -> str:
     if age > OLD_AFTER_SECONDS:
         lines.append(f"This is {age:.0f} s old: the coordinator does not run.")
     return "\n".join(lines)
+
+
+def watch_run(run_dir: Path) -> None:
+    """Draw the run in the terminal again and again, until Ctrl-C."""
+    history = HistoryReader(RunDirectory(run_dir).history_path)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(auto_refresh=False, screen=True) as live,
+    ):
+        while True:
+            counts = history.counts(start=time.time() - WATCHED_HISTORY_SECONDS)
+            live.update(view(read_status(run_dir), counts), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def replay_run(run_dir: Path, dashboard: str, say: Callable[[str], None]) -> None:
+    """Serve the page over a run's history, until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    history = HistoryReader(RunDirectory(run_dir).history_path)
+    server = DashboardServer(create_replay_app(history), *parse_host_port(dashboard))
+    server.start()
+    say(f"replay of {run_dir} at {server.address}")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        server.stop()
 
 
 def _number(value: float | None) -> str:

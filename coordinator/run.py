@@ -24,6 +24,8 @@ from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.evaluation import HeldoutEvaluator
 from coordinator.history import History
+from coordinator.host_port import parse_host_port
+from coordinator.metric_logs import TensorBoardLog, step_metrics
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
 from coordinator.state_keeper import StateKeeper
 from coordinator.status import CheckpointStatus, RunStatus
@@ -34,7 +36,7 @@ from swarm.addresses import require_port_free, require_reachable, split_addresse
 from swarm.averager import SwarmAverager, increase_file_limit
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import ArtelError, BadInput
+from swarm.errors import ArtelError
 from swarm.identity import Identity
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
@@ -125,6 +127,8 @@ class _Coordinator:
         board = RecordBoard(dht, spec.run_id, identity)
         self.store, self.resumed = store, resumed
         self.totals_path = directory.path / "totals.json"
+        self.metrics = TensorBoardLog(directory.path / "tensorboard")
+        stack.callback(self.metrics.close)
         self.tracker = Tracker(
             board, spec, Totals.load(self.totals_path), started_at=(history.span() or (None,))[0]
         )
@@ -201,6 +205,7 @@ class _Coordinator:
             stop.wait(min(1.0, self.spec.leases.period))
 
     def _record_step(self, status: RunStatus) -> None:
+        self.metrics.write(step_metrics(status), status.global_step, status.generated_at)
         members = [peer for peer in status.peers if peer.state in ("training", "averaging")]
         self.history.record_step(
             status.global_step,
@@ -246,14 +251,6 @@ def join_line(dht: TiedDHT, signed: SignedManifest) -> str:
     addresses = [str(address) for address in dht.get_visible_maddrs(latest=True)]
     public = [address for address in addresses if "/127.0.0.1/" not in address and "/::1/" not in address]
     return f"peer join --initial-peers {' '.join(public or addresses)} --run {signed.fingerprint}"
-
-
-def parse_host_port(text: str) -> tuple[str, int]:
-    """Split HOST:PORT; raises `BadInput`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise BadInput(f"{text!r} is not HOST:PORT: give e.g. --dashboard 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
 
 
 def _stop_on_signals() -> threading.Event:

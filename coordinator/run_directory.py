@@ -1,7 +1,7 @@
 """The directory of one run on the coordinator's disk; one coordinator at a time.
 
     RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json
-              history.sqlite  bundle/  checkpoints/  logs/
+              history.sqlite  bundle/  checkpoints/  tensorboard/
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
 """
@@ -38,7 +38,6 @@ class RunDirectory:
         self.history_path = path / "history.sqlite"
         self.bundle_path = path / "bundle"
         self.checkpoints_path = path / "checkpoints"
-        self.logs_path = path / "logs"
         self._lock: IO[str] | None = None
 
     def open(self, spec_source: Path) -> RunSpec:
@@ -46,7 +45,6 @@ class RunDirectory:
         spec = load_spec(spec_source)
         try:
             self.checkpoints_path.mkdir(parents=True, exist_ok=True)
-            self.logs_path.mkdir(exist_ok=True)
             self._take_lock()
         except OSError as error:
             raise BadInput(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.errors import DataError
 
@@ -17,34 +21,159 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-STEPS = ("import", "clean", "dedup", "tokenizer", "shard", "stats")
+Corpus = Annotated[Path, typer.Argument(help="Corpus folder written by an earlier step.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist or be empty.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
 @app.callback()
-def _options(context: typer.Context, debug: Debug = False) -> None:
-    context.obj = {"debug": debug}
+def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Options of all commands; ``main`` reads --debug."""
 
 
-def _not_built(step: str) -> None:
-    def command() -> None:
-        print(f"data-prep {step} is not built yet", file=sys.stderr)
-        raise typer.Exit(1)
+@app.command("import")
+def import_(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, hf:DATASET_ID[:SPLIT], or builtin.")],
+    output: Output,
+    source: Annotated[
+        str | None, typer.Option(help="Name of the source; default: the folder's name.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    id_field: Annotated[str, typer.Option(help="Field that holds the id.")] = "id",
+    as_json: Json = False,
+) -> None:
+    """Read raw text: Wikipedia XML, JSON lines, Parquet, plain text, zip and tar archives, Hugging Face."""
+    from data_prep.import_step import import_documents
+    from data_prep.readers import Fields
 
-    app.command(step, help="Not built yet.")(command)
+    fields = Fields(text_field, id_field)
+    summary = import_documents(inputs, output, source=source, fields=fields, progress=_say)
+    lost = summary["damage"]["lost"]
+    _print(summary, as_json, f"{summary['documents']} documents in {output}; {lost} damaged places skipped")
+    for place in summary["damage"]["places"] if not as_json else ():
+        _say(f"  {place['file']}, {place['position']}: {place['reason']}")
 
 
-for _step in STEPS:
-    _not_built(_step)
+@app.command()
+def clean(
+    corpus: Corpus,
+    output: Output,
+    skip: Annotated[list[str] | None, typer.Option(help="Rule to leave out; may be repeated.")] = None,
+    mask_contacts: Annotated[bool, typer.Option(help="Mask e-mail addresses and phone numbers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Repair or refuse documents: Unicode, control characters, boilerplate, language, quality."""
+    from data_prep.cleaning import clean_corpus
+
+    summary = clean_corpus(corpus, output, skip=skip or (), request={"contacts"} if mask_contacts else ())
+    _print(summary, as_json, f"{summary['documents']} of {summary['read']} documents in {output}")
+    for name, count in summary["rules"].items() if not as_json else ():
+        _say(f"  {name}: {count['removed']} removed, {count['changed']} changed")
+
+
+@app.command()
+def dedup(
+    corpus: Corpus,
+    output: Output,
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity of near-duplicates, 0.5 to 1.")] = 0.8,
+    shingle_words: Annotated[int, typer.Option(help="Words in a shingle.")] = 5,
+    near: Annotated[bool, typer.Option(help="Look for near-duplicates.")] = True,
+    span_words: Annotated[int, typer.Option(help="Cut shared spans of so many words; 0: do not.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Remove exact and near-duplicates, cut long spans that documents share."""
+    from data_prep.dedup_step import DedupSettings, dedup_corpus
+    from data_prep.near_duplicates import NearSettings
+
+    settings = DedupSettings(NearSettings(threshold, shingle_words) if near else None, span_words)
+    summary = dedup_corpus(corpus, output, settings, _say)
+    told = (
+        f"{summary['documents']} of {summary['read']} documents in {output}: {summary['exact']} exact and "
+        f"{summary['near']} near-duplicates removed, {summary['words_cut']} shared words cut"
+    )
+    _print(summary, as_json, told)
+
+
+@app.command()
+def tokenizer(
+    corpus: Corpus,
+    output: Output,
+    vocab_size: Annotated[int, typer.Option(help="Pieces; rounded up to a multiple of 64.")] = 50_048,
+    as_json: Json = False,
+) -> None:
+    """Train a Unigram tokenizer and measure it on held-out text."""
+    from data_prep.tokenizer_step import train_on_corpus
+
+    report = train_on_corpus(corpus, output, vocab_size, progress=_say)
+    told = f"{report.vocab_size} pieces in {output}; {report.fertility} pieces a word on held-out text"
+    _print(report.as_json(), as_json, told)
+
+
+@app.command()
+def shard(
+    corpus: Corpus,
+    output: Output,
+    tokenizer: Annotated[Path, typer.Option(help="Folder written by data-prep tokenizer.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tokenize once into shards of ids with sentence ends and a manifest."""
+    from data_prep.shard_step import shard_corpus
+
+    with _progress_bar() as bar:
+        task = bar.add_task("tokenizing", total=None)
+        manifest = shard_corpus(
+            corpus,
+            tokenizer,
+            output,
+            workers=workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    counts = f"{manifest.tokens} tokens of {manifest.documents} documents"
+    told = f"{counts} in {len(manifest.shards)} shards in {output}"
+    _print(json.loads(manifest.to_json()), as_json, told)
+
+
+@app.command()
+def stats(
+    corpus: Corpus,
+    output: Output,
+    history: Annotated[
+        list[Path] | None, typer.Option(help="Folder of an earlier step; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report as HTML and JSON: sources, documents, words, lengths, what was removed."""
+    from data_prep.stats import corpus_stats, write_report
+
+    content = corpus_stats(corpus, history or ())
+    page = write_report(content, output)
+    totals = content["totals"]
+    _print(content, as_json, f"{totals['documents']} documents, {totals['words']} words: {page}")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _print(content: dict[str, Any], as_json: bool, sentence: str) -> None:
+    print(json.dumps(content, ensure_ascii=False) if as_json else sentence)
+
+
+def _progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: bad input gives one line on stderr and exit code 2."""
+    """Entry point: bad input gives one line on stderr and exit code 2, a failed operation 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
     try:
-        app(args=arguments)
-    except DataError as error:
-        if "--debug" in arguments:
+        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="data-prep")
+    except (DataError, OSError) as error:
+        if debug:
             raise
         print(f"data-prep: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, DataError) else 1)

@@ -17,5 +17,9 @@ class ShardError(DataError):
     """A shard or its manifest is missing, damaged, or does not fit what was asked."""
 
 
+class ShardUnavailable(ShardError):
+    """A shard's server does not answer; it may later."""
+
+
 class StreamStateError(DataError):
     """A saved stream position does not belong to the stream it was given to."""

@@ -7,15 +7,17 @@ position is three numbers and resuming reads one window, never what came before 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data_prep.errors import ShardError
+from data_prep.errors import ShardError, ShardUnavailable
 from data_prep.shards import ShardReader
 
 WINDOW_BLOCKS = 8
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,50 @@ class Cursor:
     offset: int = 0
 
 
+class BlockOrder:
+    """Which blocks a window of an epoch holds.
+
+    ``start`` turns every epoch's order by that fraction of it: peers that share a seed and begin at different
+    places read different text until one comes to where the other began.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[ShardReader],
+        seed: int,
+        window_blocks: int = WINDOW_BLOCKS,
+        start: float = 0.0,
+    ) -> None:
+        self._blocks = [
+            (shard, block) for shard, reader in enumerate(readers) for block in range(len(reader))
+        ]
+        if not self._blocks:
+            raise ShardError(f"no documents in {[reader.name for reader in readers]}: nothing to train on")
+        self._seed, self._window_blocks, self._start = seed, window_blocks, start
+        self._epoch = (-1, np.empty(0, dtype=np.int64))
+        self.windows = -(-len(self._blocks) // window_blocks)
+
+    def blocks(self, cursor: Cursor) -> list[tuple[int, int]]:
+        """(shard, block) of the cursor's window."""
+        if self._epoch[0] != cursor.epoch:
+            rng = np.random.default_rng([self._seed, cursor.epoch])
+            order = rng.permutation(len(self._blocks))
+            self._epoch = (cursor.epoch, np.roll(order, -int(self._start * len(order))))
+        first = cursor.window * self._window_blocks
+        return [self._blocks[index] for index in self._epoch[1][first : first + self._window_blocks]]
+
+    def after(self, cursor: Cursor) -> Cursor:
+        """The beginning of the next window."""
+        if cursor.window + 1 < self.windows:
+            return Cursor(cursor.epoch, cursor.window + 1)
+        return Cursor(cursor.epoch + 1)
+
+
 class DocumentFlow:
     """Endless ids over the given shards.
+
+    A window whose shard does not answer is passed over for this epoch, while another can be read; if none
+    can, the flow waits.
 
     >>> flow = DocumentFlow(readers, seed=7, separator_id=3)
     >>> ids = flow.take(510)        # the next 510 ids
@@ -41,21 +85,17 @@ class DocumentFlow:
         *,
         seed: int,
         separator_id: int,
-        window_blocks: int = WINDOW_BLOCKS,
+        order: BlockOrder | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         self._readers = list(readers)
-        self._blocks = [
-            (shard, block) for shard, reader in enumerate(readers) for block in range(len(reader))
-        ]
-        if not self._blocks:
-            raise ShardError(
-                f"no documents in {[str(reader.path) for reader in readers]}: nothing to train on"
-            )
-        self._seed, self._separator_id, self._window_blocks = seed, separator_id, window_blocks
+        self._order = order or BlockOrder(readers, seed)
+        self._seed, self._separator_id = seed, separator_id
+        self._stopping = stopping or threading.Event()
         self._loaded: tuple[int, int] | None = None
         self._ids = np.empty(0, dtype=np.int32)
-        self._order = (-1, np.empty(0, dtype=np.int64))
         self.cursor = Cursor()
+        self.windows_missed = 0
 
     def take(self, count: int) -> np.ndarray:
         """The next ``count`` ids, over the ends of windows and epochs."""
@@ -76,30 +116,29 @@ class DocumentFlow:
 
     def _advance(self, count: int, length: int) -> None:
         offset = self.cursor.offset + count
-        if offset < length:
-            self.cursor = replace(self.cursor, offset=offset)
-        elif (self.cursor.window + 1) * self._window_blocks < len(self._blocks):
-            self.cursor = Cursor(self.cursor.epoch, self.cursor.window + 1)
-        else:
-            self.cursor = Cursor(self.cursor.epoch + 1)
+        self.cursor = (
+            replace(self.cursor, offset=offset) if offset < length else self._order.after(self.cursor)
+        )
 
     def _window_ids(self) -> np.ndarray:
-        key = (self.cursor.epoch, self.cursor.window)
-        if self._loaded != key:
-            first = self.cursor.window * self._window_blocks
-            chosen = self._epoch_order(self.cursor.epoch)[first : first + self._window_blocks]
-            blocks = [self._read(*self._blocks[index]) for index in chosen]
-            rng = np.random.default_rng([self._seed, *key, 1])
-            self._ids, self._loaded = _shuffled(blocks, self._separator_id, rng), key
+        """Ids of the cursor's window; the cursor moves on to one that can be read."""
+        failures = 0
+        while self._loaded != (self.cursor.epoch, self.cursor.window):
+            try:
+                self._load()
+            except ShardUnavailable:
+                failures += 1
+                self.windows_missed += 1
+                self.cursor = self._order.after(self.cursor)
+                if failures % self._order.windows == 0 and self._stopping.wait(RETRY_SECONDS):
+                    raise
         return self._ids
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._blocks)))
-        return self._order[1]
-
-    def _read(self, shard: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._readers[shard].block(block)
+    def _load(self) -> None:
+        key = (self.cursor.epoch, self.cursor.window)
+        blocks = [self._readers[shard].block(block) for shard, block in self._order.blocks(self.cursor)]
+        rng = np.random.default_rng([self._seed, *key, 1])
+        self._ids, self._loaded = _shuffled(blocks, self._separator_id, rng), key
 
 
 def _shuffled(

@@ -86,11 +86,11 @@ class WholeWordMasker:
             raise DataError(
                 f"token ids must lie in the vocabulary of {self.vocab_size}: 0 to {self.vocab_size - 1}"
             )
-        kind_BL = self._kind[ids_BL]
+        kind_BL = self._kind.take(ids_BL)
         special_BL = kind_BL == _SPECIAL
         budget_B = self._budget(width - np.count_nonzero(special_BL, axis=1))
         start, length = _words(kind_BL, special_BL)
-        chosen = _choose_words(start // width, length, budget_B, rng)
+        chosen = _choose_words(start // width, length, budget_B, 2 * self.probability, rng)
         return _expand(start[chosen], length[chosen])
 
     def _budget(self, maskable_B: np.ndarray) -> np.ndarray:
@@ -109,26 +109,41 @@ def _words(kind_BL: np.ndarray, special_BL: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _choose_words(
-    row: np.ndarray, length: np.ndarray, budget_B: np.ndarray, rng: np.random.Generator
+    row: np.ndarray, length: np.ndarray, budget_B: np.ndarray, soon: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Greedy first fit over a random order of words, for all rows at once.
+
+    The order is that of random keys. Words with keys under ``soon`` come first and mostly fill the budget, so
+    the rest need not be sorted: after them, only words that still fit are.
+    """
+    key = rng.random(len(row))
+    left_B = budget_B.copy()
+    taken: list[np.ndarray] = []
+    for stage in (key < soon, key >= soon):
+        candidate = np.flatnonzero(stage & (length <= left_B[row]))
+        order = np.argsort(row[candidate] + key[candidate])
+        taken += _first_fit(candidate[order], row, length, left_B)
+    return np.concatenate(taken) if taken else np.empty(0, dtype=np.int64)
+
+
+def _first_fit(
+    candidate: np.ndarray, row: np.ndarray, length: np.ndarray, left_B: np.ndarray
+) -> list[np.ndarray]:
+    """Take from ``candidate``, in order, what fits into ``left_B``, which is brought up to date.
 
     Equal to trying words one by one: a word longer than what is left of the budget would be skipped whenever
     its turn came, so those are removed first, and the longest prefix that fits is then taken at once.
     """
-    candidate = np.argsort(row + rng.random(len(row)))
-    left_B = budget_B.copy()
-    taken: list[np.ndarray] = []
+    taken = []
     while len(candidate):
         row_of, length_of = row[candidate], length[candidate]
-        total = np.cumsum(length_of)
-        first = np.searchsorted(row_of, np.arange(len(left_B)))
-        before_B = np.concatenate(([0], total))[first]
-        fits = total - before_B[row_of] <= left_B[row_of]
+        before = np.cumsum(length_of) - length_of
+        first = np.searchsorted(row_of, np.arange(len(left_B))).clip(max=len(candidate) - 1)
+        fits = before + length_of - before[first][row_of] <= left_B[row_of]
         taken.append(candidate[fits])
-        left_B = left_B - np.bincount(row_of[fits], length_of[fits], len(left_B)).astype(np.int64)
+        left_B -= np.bincount(row_of[fits], length_of[fits], len(left_B)).astype(np.int64)
         candidate = candidate[~fits & (length_of <= left_B[row_of])]
-    return np.concatenate(taken) if taken else candidate
+    return taken
 
 
 def _expand(start: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -7,11 +7,8 @@ nothing that looks finished.
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_prep.documents import Document
 from data_prep.errors import DataError
+from data_prep.folders import finished_folder
 from data_prep.heldout import save_heldout
 from data_prep.masking import WholeWordMasker
 from data_prep.seeds import stable_hash
@@ -118,24 +116,6 @@ def prepare_corpus(
     manifest = prepared.manifest
     report(f"{manifest.tokens} tokens in {len(manifest.shards)} shards, {len(rows)} held-out rows")
     return prepared
-
-
-@contextmanager
-def finished_folder(output_dir: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``output_dir`` if the body succeeds and is removed otherwise."""
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise DataError(f"{output_dir} exists and is not empty: name another folder or remove it")
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
-    except OSError as error:
-        raise DataError(f"cannot write beside {output_dir}: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        os.replace(folder, output_dir)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def split_documents(

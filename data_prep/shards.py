@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.errors import ShardError
+from data_prep.remote_file import RemoteFile, is_url
 
 FORMAT = "artel-shards-1"
 MANIFEST = "manifest.json"
@@ -177,23 +178,23 @@ class _OpenShard:
 
 
 class ShardReader:
-    """Memory-mapped blocks of one shard.
+    """Blocks of one shard: memory-mapped, or over HTTP by ranges into ``cache_dir``.
 
     >>> reader = ShardReader("shards/wiktionary-00000.arrow")
     >>> ids, offsets = reader.block(0)   # document i is ids[offsets[i]:offsets[i + 1]]
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, cache_dir: str | Path | None = None) -> None:
+        self.path = str(path)
+        self.name = self.path.rsplit("/", 1)[-1]
+        self._source = _open_source(self.path, cache_dir)
         try:
-            self._map = pa.memory_map(str(self.path))
-            self._file = pa.ipc.open_file(self._map)
+            self._file = pa.ipc.open_file(self._source)
             note = json.loads((self._file.schema.metadata or {})[_METADATA_KEY])
             self.source: str = note["source"]
             self.vocab_size: int = note["vocab_size"]
-        except FileNotFoundError:
-            raise ShardError(f"no shard at {self.path}") from None
-        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            self.size: int = self._source.size()
+        except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise ShardError(
                 f"{self.path} is not a shard of {FORMAT} (damaged or cut short): {error}"
             ) from error
@@ -219,7 +220,20 @@ class ShardReader:
                 )
 
     def close(self) -> None:
-        self._map.close()
+        self._source.close()
+
+
+def _open_source(path: str, cache_dir: str | Path | None) -> pa.NativeFile:
+    if is_url(path):
+        if cache_dir is None:
+            raise ShardError(f"{path} is read over HTTP: name a cache folder")
+        return pa.PythonFile(RemoteFile(path, Path(cache_dir)), mode="r")
+    try:
+        return pa.memory_map(path)
+    except FileNotFoundError:
+        raise ShardError(f"no shard at {path}") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ShardError(f"{path} cannot be opened: {error}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ with the next sample. ``batch_size`` and ``sequence_length`` may change between 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +21,8 @@ import torch
 from data_prep.errors import DataError, ShardError, StreamStateError
 from data_prep.flow import Cursor, DocumentFlow
 from data_prep.masking import WholeWordMasker
+from data_prep.pairs import PairFlow, pair_row
+from data_prep.place import Place
 from data_prep.prefetch import Prefetcher
 from data_prep.seeds import stable_hash, stream_seed
 from data_prep.shards import ShardReader
@@ -27,6 +30,7 @@ from data_prep.shards import ShardReader
 __all__ = ["Batch", "TrainingStream", "stream_seed"]
 
 Batch = dict[str, torch.Tensor]
+ALL = "all"  # the one mixture component of a stream without weights
 _LEAST_LENGTH = 8
 
 
@@ -34,7 +38,12 @@ class TrainingStream:
     """Batches of ``input_ids``, ``attention_mask``, ``labels``: int64 [batch_size, sequence_length].
 
     ``weights`` gives each source's share of the rows; without it, sources are mixed by their size. ``seed``
-    decides order and masks: take it from ``stream_seed``. Raises ``ShardError`` for unusable shards.
+    decides order and masks: take it from ``stream_seed``. Shards may be URLs, read by ranges into
+    ``cache_dir``. With ``sentence_pairs`` rows are ``[CLS] A [SEP] B [SEP]``, and batches also have
+    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size]. With ``place``
+    all peers of a run share one order of the text and begin at different places of it.
+
+    Raises ``ShardError`` for unusable shards.
 
     >>> seed = stream_seed(0, peer_id)
     >>> stream = TrainingStream(paths, masker, sequence_length=128, batch_size=8, seed=seed)
@@ -53,27 +62,33 @@ class TrainingStream:
         batch_size: int,
         seed: int,
         weights: Mapping[str, float] | None = None,
+        sentence_pairs: bool = False,
+        place: Place | None = None,
+        cache_dir: str | Path | None = None,
         prefetch: int = 2,
     ) -> None:
-        self._masker, self._seed, self._prefetch = masker, seed, prefetch
+        self._masker, self._seed, self._prefetch, self._place = masker, seed, prefetch, place
         self._sequence_length, self._batch_size = _checked(sequence_length, batch_size)
-        self._readers = [ShardReader(path) for path in sorted(shard_paths, key=lambda path: Path(path).name)]
+        self._readers = [ShardReader(path, cache_dir) for path in sorted(shard_paths, key=_file_name)]
         _check_vocabulary(self._readers, masker)
         self._weights = _normalized(weights, self._readers)
-        self._flows = {
-            name: DocumentFlow(
-                [reader for reader in self._readers if weights is None or reader.source == name],
-                seed=stable_hash(seed, name),
-                separator_id=masker.sep_id,
-            )
-            for name in self._weights
-        }
-        self._fingerprint = _fingerprint(self._readers, self._weights)
+        self._stopping = threading.Event()
+        self._flows = {name: self._open_flow(name, sentence_pairs) for name in self._weights}
+        self._fingerprint = _fingerprint(self._readers, self._weights, sentence_pairs, place)
         self._rows = dict.fromkeys(self._weights, 0)
         self._prefetcher: Prefetcher[tuple[Batch, dict[str, Any]]] | None = None
         self._closed = False
         self._consumed = self._position()
         self.wait_seconds = 0.0
+
+    def _open_flow(self, name: str, sentence_pairs: bool) -> DocumentFlow | PairFlow:
+        readers = [reader for reader in self._readers if name in (ALL, reader.source)]
+        seed = stable_hash(self._seed, name)
+        order = self._place.order(readers, name) if self._place else None
+        if sentence_pairs:
+            return PairFlow(readers, seed=seed, order=order, stopping=self._stopping)
+        separator = self._masker.sep_id
+        return DocumentFlow(readers, seed=seed, separator_id=separator, order=order, stopping=self._stopping)
 
     @property
     def batch_size(self) -> int:
@@ -95,6 +110,11 @@ class TrainingStream:
     def samples(self) -> int:
         """Rows handed out since the stream began."""
         return sum(self._consumed["rows"].values())
+
+    @property
+    def windows_missed(self) -> int:
+        """Stretches of text passed over because a server did not answer."""
+        return sum(flow.windows_missed for flow in self._flows.values())
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -169,25 +189,44 @@ class TrainingStream:
 
     def _stop_prefetching(self) -> None:
         if self._prefetcher is not None:
+            self._stopping.set()  # ends a wait for a server that is away
             self._prefetcher.stop()
             self._prefetcher = None
+            self._stopping.clear()
 
     def _produce(self) -> tuple[Batch, dict[str, Any]]:
         # seeded by position, so masks too go on where they stopped
         rng = np.random.default_rng([self._seed, sum(self._rows.values()), 2])
-        ids = np.stack([self._next_row() for _ in range(self._batch_size)])
+        rows = [self._next_row() for _ in range(self._batch_size)]
+        ids = np.stack([row["input_ids"] for row in rows])
         input_ids, labels = self._masker(ids, rng)
         batch = {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.ones(ids.shape, dtype=torch.int64),
-            "labels": torch.from_numpy(labels),
+            "input_ids": input_ids,
+            "attention_mask": (ids != self._masker.pad_id).astype(np.int64),
+            "labels": labels,
+            **{key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "input_ids"},
         }
-        return batch, self._position()
+        return {key: torch.from_numpy(array) for key, array in batch.items()}, self._position()
 
-    def _next_row(self) -> np.ndarray:
+    def _next_row(self) -> dict[str, np.ndarray]:
         name = self._next_source()
         self._rows[name] += 1
-        return next_row(self._flows[name], self._sequence_length, self._masker.cls_id, self._masker.sep_id)
+        flow, masker = self._flows[name], self._masker
+        if isinstance(flow, DocumentFlow):
+            return {"input_ids": next_row(flow, self._sequence_length, masker.cls_id, masker.sep_id)}
+        first, second, swapped = flow.take(self._sequence_length)
+        ids, types = pair_row(
+            (first, second),
+            self._sequence_length,
+            cls_id=masker.cls_id,
+            sep_id=masker.sep_id,
+            pad_id=masker.pad_id,
+        )
+        return {
+            "input_ids": ids,
+            "token_type_ids": types,
+            "sentence_order_label": np.asarray(swapped, dtype=np.int64),
+        }
 
     def _next_source(self) -> str:
         """The source furthest behind its share: exact proportions at every moment, no state beyond counts."""
@@ -226,7 +265,7 @@ def _check_vocabulary(readers: Sequence[ShardReader], masker: WholeWordMasker) -
 
 def _normalized(weights: Mapping[str, float] | None, readers: Sequence[ShardReader]) -> dict[str, float]:
     if weights is None:
-        return {"all": 1.0}
+        return {ALL: 1.0}
     present = {reader.source for reader in readers}
     if unknown := sorted(set(weights) - present):
         raise DataError(
@@ -238,6 +277,13 @@ def _normalized(weights: Mapping[str, float] | None, readers: Sequence[ShardRead
     return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
-def _fingerprint(readers: Sequence[ShardReader], weights: Mapping[str, float]) -> str:
-    shards = [f"{reader.path.name}:{len(reader)}:{reader.path.stat().st_size}" for reader in readers]
-    return f"{stable_hash(*shards, str(sorted(weights.items()))):016x}"
+def _fingerprint(
+    readers: Sequence[ShardReader], weights: Mapping[str, float], sentence_pairs: bool, place: Place | None
+) -> str:
+    shards = [f"{reader.name}:{len(reader)}:{reader.size}" for reader in readers]
+    kind = "pairs" if sentence_pairs else "rows"
+    return f"{stable_hash(*shards, str(sorted(weights.items())), kind, str(place)):016x}"
+
+
+def _file_name(path: str | Path) -> str:
+    return str(path).rsplit("/", 1)[-1]

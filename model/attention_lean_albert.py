@@ -81,6 +81,13 @@ def positions_of(sequence_ids_BL: torch.Tensor) -> torch.Tensor:
     return index - starts.cummax(dim=1).values
 
 
+def first_rows(shape: torch.Size, sequence_ids_BL: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+    """Flat positions of the first token of every sequence, in reading order."""
+    if sequence_ids_BL is None:
+        return torch.arange(shape[0], device=device) * shape[1]
+    return ((positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)).flatten().nonzero().flatten()
+
+
 def additive_mask(
     attention_mask: torch.Tensor | None, sequence_ids_BL: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor | None:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .attention_lean_albert import positions_of
+from .attention_lean_albert import first_rows, positions_of
 from .configuration_lean_albert import LeanAlbertConfig
 from .layers_lean_albert import AdaptedLinear, LeanAlbertEmbeddings, LeanAlbertTransformer, SharedMatrix
 
@@ -188,13 +188,6 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
         if self.pooler is None:
             raise ValueError("this model was made without a pooling layer")
         return self.pooler(first).tanh()
-
-
-def first_rows(shape: torch.Size, sequence_ids_BL: torch.Tensor | None, device: torch.device) -> torch.Tensor:
-    """Flat positions of the first token of every sequence, in reading order."""
-    if sequence_ids_BL is None:
-        return torch.arange(shape[0], device=device) * shape[1]
-    return ((positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)).flatten().nonzero().flatten()
 
 
 def _flag(given: bool | None, default: bool | None) -> bool:

@@ -8,26 +8,13 @@ use it (norms, biases, adapters) stands in the pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 
+from .activation_lean_albert import activation_function, gate
 from .attention_lean_albert import SplitAndRotate, additive_mask, attend, rotary_table
 from .configuration_lean_albert import LeanAlbertConfig
-
-TANH_GELUS = ("gelu_fused", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-
-
-def activation_function(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The activation called `name`; raises ValueError for an unknown one."""
-    if name in TANH_GELUS:
-        return nn.GELU(approximate="tanh")
-    if name not in ACT2FN:
-        raise ValueError(f"hidden_act {name!r} is unknown; 'gelu_fused' is the published one")
-    return ACT2FN[name]
 
 
 class SharedMatrix(nn.Module):
@@ -181,11 +168,7 @@ class LeanAlbertFeedForward(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor, matrices: SharedMatrices) -> torch.Tensor:
         y = self.dense_i2h(self.layer_norm(x_BLD), matrices.dense_i2h)
-        if self.gated:
-            first, second = y.chunk(2, dim=-1)
-            y = self.activation(first) * second
-        else:
-            y = self.activation(y)
+        y = gate(y, self.activation) if self.gated else self.activation(y)
         y = self.dense_h2o(y, matrices.dense_h2o)
         if self.sandwich_norm is not None:
             y = self.sandwich_norm(y)

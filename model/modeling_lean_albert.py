@@ -15,21 +15,18 @@ from torch import nn
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
+# transformers before 5 copies only what this file imports itself: it must name every other file
+from .activation_lean_albert import activation_function
+from .attention_lean_albert import first_rows
 from .configuration_lean_albert import LeanAlbertConfig
-from .encoder_lean_albert import (
-    DefaultInitLinear,
-    LeanAlbertModel,
-    LeanAlbertPreTrainedModel,
-    first_rows,
-    wants_dict,
-)
+from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
 from .heads_lean_albert import (
     LeanAlbertForMultipleChoice,
     LeanAlbertForQuestionAnswering,
     LeanAlbertForSequenceClassification,
     LeanAlbertForTokenClassification,
 )
-from .layers_lean_albert import activation_function
+from .layers_lean_albert import LeanAlbertTransformer
 from .losses_lean_albert import IGNORED_LABEL, mean_cross_entropy
 
 # config.json names every class in this module, so that one file leads to all of them
@@ -42,6 +39,7 @@ __all__ = [
     "LeanAlbertForSequenceClassification",
     "LeanAlbertForTokenClassification",
     "LeanAlbertModel",
+    "LeanAlbertTransformer",
 ]
 
 MLM_LAYER_NORM_EPS = 1e-5  # the published head uses torch's default here and not the configuration's eps

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from swarm.cli_support import add_unbuilt_command, run_app
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
 )
@@ -18,9 +20,8 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artel"
 
 
-@app.callback()
-def root() -> None:
-    """Keeps `join` a sub-command."""
+for unbuilt in ("bench", "doctor"):
+    add_unbuilt_command(app, "peer", unbuilt)
 
 
 @app.command()
@@ -54,13 +55,17 @@ def join(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
+    from swarm.addresses import split_addresses
+    from swarm.errors import ArtelError
+
+    # a wrong address is told before the seconds that the next imports take
+    addresses = split_addresses([*initial_peers, *(more_peers or [])])
     from peer.join import JoinOptions
     from peer.join import join as join_run
     from peer.reporting import make_reporter
-    from swarm.addresses import split_addresses
 
     options = JoinOptions(
-        addresses=split_addresses([*initial_peers, *(more_peers or [])]),
+        addresses=addresses,
         fingerprint=run.removeprefix("sha256:") if run else None,
         name=name,
         device=device,
@@ -74,12 +79,13 @@ def join(
     reporter = make_reporter(json)
     try:
         join_run(options, reporter)
+    except ArtelError as error:
+        reporter.error(str(error))
+        raise
     finally:
         reporter.close()
 
 
 def main() -> None:
     """Entry point of the `peer` command."""
-    from swarm.cli_support import run_app
-
     run_app(app)

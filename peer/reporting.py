@@ -41,6 +41,9 @@ class Reporter:
         """Anything else that a person should know."""
         self._line(text)
 
+    def error(self, text: str) -> None:
+        """The peer cannot go on; a person reads the same on stderr."""
+
     def left(self, reason: str, contributed: int, computed: int) -> None:
         """The peer has left the swarm."""
         self._line(f"left: {reason}; contributed {contributed} of {computed} computed samples. Thank you!")
@@ -77,6 +80,9 @@ class JsonReporter(Reporter):
 
     def message(self, text: str) -> None:
         self._event("message", text=text)
+
+    def error(self, text: str) -> None:
+        self._event("error", text=text)
 
     def left(self, reason: str, contributed: int, computed: int) -> None:
         self._event("left", reason=reason, samples_contributed=contributed, samples_computed=computed)

@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-import click
 import typer
 from typer.main import get_command
 
 from data_prep.errors import DataError
-from swarm.errors import ArtelError
+from swarm.errors import ArtelError, OperationFailed
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
@@ -38,24 +37,29 @@ def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command; print what a person should read about its failure; return the exit code."""
     try:
         outcome = command()
-    except click.exceptions.NoArgsIsHelpError:
-        return 2
-    except click.ClickException as error:
-        return _fail(_one_line(error.format_message()), 2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
     except ArtelError as error:
-        return _fail(_one_line(str(error)), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except DataError as error:
-        return _fail(_one_line(str(error)), 2)
+        return _fail(str(error), 2)
     except OSError as error:
-        return _fail(_one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")), 1)
+        return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     except Exception as error:
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        return _fail(_one_line(f"{type(error).__name__}: {error} (run again with --debug to see where)"), 1)
+        return _explain_usage(error) or _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
     return outcome if isinstance(outcome, int) else 0
+
+
+def add_unbuilt_command(app: typer.Typer, program: str, name: str) -> None:
+    """Register a command of the design that does not exist yet: it says so and fails, whatever its arguments."""
+
+    @app.command(
+        name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+    )
+    def unbuilt(_context: typer.Context) -> None:
+        raise OperationFailed(f"`{program} {name}` is not built yet")
 
 
 def configure_logging(debug: bool) -> None:
@@ -69,10 +73,16 @@ def configure_logging(debug: bool) -> None:
     )
 
 
+def _explain_usage(error: Exception) -> int | None:
+    """Exit code 2 for a wrong command line; recognised by its methods, for typer carries its own copy of click."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+        return 2
+    if hasattr(error, "format_message"):
+        return _fail(error.format_message(), 2)
+    return None
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,3 +159,21 @@ def test_a_closed_stream_says_so(open_stream: Open) -> None:
     stream.close()
     with pytest.raises(DataError, match="closed"):
         next(stream)
+
+
+def test_places_are_spread_evenly_and_their_text_does_not_overlap(
+    open_stream: Open, tokenizer, tmp_path: Path
+) -> None:
+    from data_prep.place import Place
+    from data_prep.shards import ShardWriter, TokenizedDocument
+
+    assert [Place(0, number).start for number in range(4)] == [0.0, 0.5, 0.25, 0.75]
+    writer = ShardWriter(tmp_path, "a", len(tokenizer), block_tokens=31)
+    for index in range(64):  # one document fills one block and one row
+        writer.write(TokenizedDocument(np.full(31, 300 + index), np.array([31])))
+    paths = [tmp_path / entry.file for entry in writer.close()]
+    seen = []
+    for number in range(4):
+        stream = open_stream(paths, place=Place(7, number), seed=number, batch_size=1)
+        seen.append({int(t) for _ in range(15) for t in _original(next(stream))[0] if t >= 300})
+    assert len(set.union(*seen)) == sum(map(len, seen)) >= 56

@@ -26,6 +26,11 @@ def model(request, small_config):
     return getattr(package, request.param)(small_config(num_labels=3)).eval()
 
 
+@pytest.fixture(params=HEADS[1:])
+def model_with_loss(request, small_config):
+    return getattr(package, request.param)(small_config(num_labels=3)).train()
+
+
 def inputs_for(model, batch, labels=False):
     name, ids = type(model).__name__, batch["input_ids"]
     inputs = {"input_ids": ids, "attention_mask": batch["attention_mask"]}
@@ -68,38 +73,32 @@ def test_a_head_loads_from_a_pretraining_checkpoint(model, small_config, tmp_pat
     assert torch.equal(encoder.transformer.matrices[0].dense_qkv.weight, expected)
 
 
-def test_every_parameter_gets_a_gradient_and_training_reduces_the_loss(model, batch):
-    inputs = inputs_for(model, batch, labels=True)
-    if "labels" not in inputs and "start_positions" not in inputs:
-        pytest.skip("no loss without a head")
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+def test_every_parameter_gets_a_gradient_and_training_reduces_the_loss(model_with_loss, batch):
+    inputs = inputs_for(model_with_loss, batch, labels=True)
+    optimizer = torch.optim.Adam(model_with_loss.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        loss = model(**inputs).loss
+        loss = model_with_loss(**inputs).loss
         loss.backward()
-        assert all(p.grad is not None for p in model.parameters())
+        assert all(p.grad is not None for p in model_with_loss.parameters())
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_gives_the_same_gradients(model, batch, use_reentrant):
-    inputs = inputs_for(model, batch, labels=True)
-    if "labels" not in inputs and "start_positions" not in inputs:
-        pytest.skip("no loss without a head")
-    model.train()
+def test_gradient_checkpointing_gives_the_same_gradients(model_with_loss, batch, use_reentrant):
+    inputs = inputs_for(model_with_loss, batch, labels=True)
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable(
+            model_with_loss.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": use_reentrant}
             )
-        model.zero_grad()
-        model(**inputs).loss.backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
+        model_with_loss.zero_grad()
+        model_with_loss(**inputs).loss.backward()
+        gradients.append([p.grad.clone() for p in model_with_loss.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
 

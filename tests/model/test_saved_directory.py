@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers.dynamic_module_utils import get_relative_imports
 
+import model
 from model import LeanAlbertForMaskedLM, LeanAlbertForPreTraining
 
 READER = """
@@ -27,8 +30,8 @@ with torch.no_grad():
 
 
 def test_loads_with_trust_remote_code_where_the_project_is_not_installed(small_config, tmp_path):
-    model = LeanAlbertForPreTraining(small_config()).eval()
-    model.save_pretrained(tmp_path / "first")
+    pretrained = LeanAlbertForPreTraining(small_config()).eval()
+    pretrained.save_pretrained(tmp_path / "first")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", READER]
@@ -42,7 +45,7 @@ def test_loads_with_trust_remote_code_where_the_project_is_not_installed(small_c
     assert result.returncode == 0, result.stderr
     scores, order, scores_again = torch.load(tmp_path / "second" / "scores.pt", weights_only=True)
     with torch.no_grad():
-        expected = model(torch.arange(4, 16)[None])
+        expected = pretrained(torch.arange(4, 16)[None])
     torch.testing.assert_close(scores, expected.prediction_logits)
     torch.testing.assert_close(order, expected.sop_logits)
     assert torch.equal(scores_again, scores)
@@ -56,3 +59,11 @@ def test_tied_and_shared_matrices_are_saved_once(small_config, tmp_path):
         keys = list(file.keys())
     assert "predictions.decoder.weight" not in keys
     assert sum(key.endswith("dense_qkv.weight") for key in keys) == 1
+
+
+def test_the_model_file_names_every_other_file_itself():
+    # transformers before 5 does not follow imports any further when it loads a local directory
+    directory = Path(model.__file__).parent
+    named = set(get_relative_imports(directory / "modeling_lean_albert.py"))
+    others = {path.stem for path in directory.glob("*_lean_albert.py")} - {"modeling_lean_albert"}
+    assert named == others

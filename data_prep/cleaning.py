@@ -1,0 +1,176 @@
+"""``data-prep clean``: rules that repair a document or refuse it, each counted, each with samples.
+
+A rule takes the text and returns the new text, or None to refuse the document. Rules run in the order of
+``RULES``; ``contacts`` runs on request only, all others unless switched off.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.corpus_folder import CorpusWriter, read_corpus, write_summary
+from data_prep.documents import Document
+from data_prep.errors import DataError
+from data_prep.folders import finished_folder
+
+Rule = Callable[[str], str | None]
+_SAMPLES = 10
+_SAMPLE_LENGTH = 300
+
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+_SPACES = re.compile(r"[^\S\n]+")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_RUSSIAN = re.compile(r"[а-яё]", re.IGNORECASE)
+_LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+# letters of Ukrainian, Belarusian, Serbian, Kazakh … that Russian does not have
+_OTHER_CYRILLIC = re.compile(r"[іїєґўјљњћђџқңғүұһөәӣӯ]", re.IGNORECASE)
+_FUNCTION_WORDS = frozenset(
+    ["и", "в", "не", "на", "что", "с", "по", "а", "как", "это", "но", "к", "из", "у", "за", "от"]
+)
+_BOILERPLATE = re.compile(
+    r"(?:все права защищены|cookie|читать далее|подробнее\s*$|поделиться|наверх\s*$|комментарии\s*\(\d+\)"
+    r"|подпис(?:ывайтесь|аться) на|перейти к содержанию|версия для печати|copyright|©"
+    r"|войти\s*\|?\s*регистрация"
+    r"|включите javascript|полная версия сайта|пользовательское соглашение)",
+    re.IGNORECASE,
+)
+_BOILERPLATE_LENGTH = 150
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_PHONE = re.compile(r"(?<![\d+])(?:\+7|8|7)[\s(-]*\d{3}[\s)-]*\d{3}[\s-]?\d{2}[\s-]?\d{2}(?!\d)")
+
+
+def normalize(text: str) -> str:
+    """Unicode NFC, one kind of line end and of space."""
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    lines = (line.strip() for line in _SPACES.sub(" ", text).split("\n"))
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def remove_control_characters(text: str) -> str:
+    return _INVISIBLE.sub("", text)
+
+
+def remove_boilerplate(text: str) -> str | None:
+    """Short lines that belong to a web page and not to its text."""
+    lines = text.split("\n")
+    kept = [line for line in lines if len(line) > _BOILERPLATE_LENGTH or not _BOILERPLATE.search(line)]
+    return "\n".join(kept).strip() or None
+
+
+def require_russian(text: str) -> str | None:
+    """Most letters Cyrillic, hardly any that Russian lacks, and in longer texts its commonest words."""
+    letters = len(_LETTER.findall(text))
+    if not letters or len(_RUSSIAN.findall(text)) < 0.6 * letters:
+        return None
+    if len(_OTHER_CYRILLIC.findall(text)) > 0.01 * letters:
+        return None
+    words = [word.lower() for word in _WORD.findall(text)]
+    common = sum(word in _FUNCTION_WORDS for word in words)
+    return text if len(words) < 50 or common >= 0.02 * len(words) else None
+
+
+def require_quality(text: str) -> str | None:
+    """Enough words of ordinary length, mostly letters, not the same line over and over."""
+    words = _WORD.findall(text)
+    if len(words) < 5 or not 2.5 <= sum(map(len, words)) / len(words) <= 12:
+        return None
+    visible = len("".join(text.split()))
+    if len(_LETTER.findall(text)) < 0.5 * visible:
+        return None
+    lines = [line for line in text.split("\n") if line]
+    return text if len(lines) < 10 or len(set(lines)) >= 0.5 * len(lines) else None
+
+
+def mask_contacts(text: str) -> str:
+    """E-mail addresses and Russian phone numbers."""
+    return _PHONE.sub("[телефон]", _EMAIL.sub("[почта]", text))
+
+
+RULES: dict[str, Rule] = {
+    "unicode": normalize,
+    "control": remove_control_characters,
+    "boilerplate": remove_boilerplate,
+    "language": require_russian,
+    "quality": require_quality,
+    "contacts": mask_contacts,
+}
+ON_REQUEST = frozenset({"contacts"})
+
+
+@dataclass
+class RuleCount:
+    """What one rule did."""
+
+    removed: int = 0
+    changed: int = 0
+    characters: int = 0
+    samples: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, document: Document, before: str, after: str | None) -> None:
+        self.removed += after is None
+        self.changed += after is not None
+        self.characters += len(before) - len(after or "")
+        if len(self.samples) < _SAMPLES and (after is None or len(before) != len(after)):
+            self.samples.append(
+                {"id": document.id, "source": document.source, "text": _difference(before, after)}
+            )
+
+
+class Cleaner:
+    """Apply the rules to documents and keep the counts.
+
+    >>> cleaner = Cleaner(skip={"quality"}, request={"contacts"})
+    >>> cleaner.clean(document)      # a document, or None
+    """
+
+    def __init__(self, skip: Collection[str] = (), request: Collection[str] = ()) -> None:
+        if unknown := sorted({*skip, *request} - set(RULES)):
+            raise DataError(f"no cleaning rule {', '.join(unknown)}; there are {', '.join(RULES)}")
+        active = [name for name in RULES if name not in skip and (name not in ON_REQUEST or name in request)]
+        self.counts = {name: RuleCount() for name in active}
+
+    def clean(self, document: Document) -> Document | None:
+        text = document.text
+        for name, count in self.counts.items():
+            after = RULES[name](text)
+            if after != text:
+                count.note(document, text, after)
+            if not after:
+                return None
+            text = after
+        return Document(text, document.source, document.id)
+
+
+def clean_corpus(
+    input_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    skip: Collection[str] = (),
+    request: Collection[str] = (),
+) -> dict[str, Any]:
+    """Clean a corpus folder into another; return the summary with every rule's count and samples."""
+    cleaner, read = Cleaner(skip, request), 0
+    with finished_folder(Path(output_dir)) as folder, CorpusWriter(folder) as writer:
+        for read, document in enumerate(read_corpus(input_dir), 1):  # noqa: B007
+            cleaned = cleaner.clean(document)
+            if cleaned is not None:
+                writer.write(cleaned)
+        if not writer.documents:
+            raise DataError(f"no document of {input_dir} passed the rules: look at them with --skip")
+        rules = {name: vars(count) for name, count in cleaner.counts.items()}
+        return write_summary(folder, "clean", read=read, documents=writer.documents, rules=rules)
+
+
+def _difference(before: str, after: str | None) -> str:
+    """The refused text, or what lies around the first change."""
+    if after is None:
+        return before[:_SAMPLE_LENGTH]
+    pairs = zip(before, after, strict=False)
+    start = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(before), len(after)))
+    return before[max(0, start - 40) : start + _SAMPLE_LENGTH]

@@ -1,0 +1,124 @@
+"""The corpus folder every step reads and writes: Parquet parts of ``text, source, id`` and a summary.
+
+Parts are written in order and read in order of their names, so a step's output does not depend on the
+machine. ``summary.json`` says what the step did: it is written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.documents import Document
+from data_prep.errors import DataError
+
+SUMMARY = "summary.json"
+SCHEMA = pa.schema([("text", pa.string()), ("source", pa.string()), ("id", pa.string())])
+_ROWS_IN_MEMORY = 1000
+_PART_BYTES = 256 << 20
+
+
+class CorpusWriter:
+    """Write documents to ``part-00000.parquet`` and on; use as a context manager.
+
+    >>> with CorpusWriter(folder) as writer:
+    ...     writer.write(document)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: list[Document] = []
+        self._parquet: pq.ParquetWriter | None = None
+        self._parts = self._bytes = 0
+        self.documents = 0
+
+    def write(self, document: Document) -> None:
+        self._rows.append(document)
+        self.documents += 1
+        if len(self._rows) >= _ROWS_IN_MEMORY:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._parquet is None:
+            path = self._folder / f"part-{self._parts:05d}.parquet"
+            self._parquet = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+            self._parts += 1
+        columns = [[getattr(row, name) for row in self._rows] for name in SCHEMA.names]
+        table = pa.table(columns, schema=SCHEMA)
+        self._parquet.write_table(table)
+        self._rows = []
+        self._bytes += table.nbytes
+        if self._bytes >= _PART_BYTES:
+            self._finish_part()
+
+    def _finish_part(self) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
+            self._parquet, self._bytes = None, 0
+
+    def __enter__(self) -> CorpusWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        if kind is None:
+            self._flush()
+        self._finish_part()
+
+
+def corpus_parts(folder: str | Path) -> list[Path]:
+    """The Parquet parts of a corpus folder; ``DataError`` when there is none."""
+    parts = sorted(Path(folder).glob("part-*.parquet"))
+    if not parts:
+        raise DataError(f"{folder} is not a corpus folder (no part-*.parquet): run data-prep import first")
+    return parts
+
+
+def read_tables(folder: str | Path) -> Iterator[pa.RecordBatch]:
+    """Batches of the three columns, in order."""
+    for part in corpus_parts(folder):
+        try:
+            yield from pq.ParquetFile(part).iter_batches(_ROWS_IN_MEMORY, columns=SCHEMA.names)
+        except (pa.ArrowInvalid, OSError, KeyError) as error:
+            raise DataError(f"{part} cannot be read: {error}") from error
+
+
+def read_corpus(folder: str | Path) -> Iterator[Document]:
+    """Documents of a corpus folder, in order."""
+    for batch in read_tables(folder):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield Document(*row)
+
+
+def count_documents(folder: str | Path) -> int:
+    return sum(pq.ParquetFile(part).metadata.num_rows for part in corpus_parts(folder))
+
+
+def write_summary(folder: Path, step: str, **content: Any) -> dict[str, Any]:
+    summary = {"step": step, **content}
+    (folder / SUMMARY).write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def read_summary(folder: str | Path) -> dict[str, Any]:
+    """Empty when the folder has none."""
+    try:
+        return json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{Path(folder) / SUMMARY} cannot be read: {error}") from error
+
+
+def write_corpus(folder: Path, documents: Iterable[Document]) -> int:
+    with CorpusWriter(folder) as writer:
+        for document in documents:
+            writer.write(document)
+    return writer.documents

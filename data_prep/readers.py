@@ -1,0 +1,170 @@
+"""Readers of raw text: one file (or data set) in, documents out, damage reported and stepped over.
+
+What a file is follows from its name: ``.xml`` a Wikipedia dump, ``.jsonl`` or ``.json`` JSON lines,
+``.parquet``, ``.txt`` one document, ``.zip`` and ``.tar`` archives of text files such as Taiga's; all may be
+compressed.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.compressed import DAMAGE, open_binary, plain_suffix, read_lines
+from data_prep.damage import DamageReport
+from data_prep.documents import Document
+from data_prep.errors import DataError
+from data_prep.wikipedia import read_wikipedia
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which field holds the text and which the id; without an id, the position in the file is used."""
+
+    text: str = "text"
+    id: str = "id"
+
+
+def read_file(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
+    """Documents of one file. Raises ``DataError`` for a kind of file that nobody here reads."""
+    suffix = plain_suffix(path)
+    name = path.name.lower()
+    if suffix == ".xml":
+        return read_wikipedia(path, source, damage)
+    if suffix in (".jsonl", ".json", ".ndjson"):
+        return _read_json_lines(path, source, fields, damage)
+    if suffix == ".parquet":
+        return _read_parquet(path, source, fields, damage)
+    if suffix == ".zip":
+        return _read_zip(path, source, damage)
+    if suffix == ".tar" or name.endswith(".tgz"):
+        return _read_tar(path, source, damage)
+    if suffix == ".txt":
+        return _read_text(path, source, damage)
+    raise DataError(
+        f"{path}: no reader for this kind of file; there are xml, jsonl, parquet, txt, zip and tar"
+    )
+
+
+def read_hub(dataset: str, source: str, fields: Fields, split: str = "train") -> Iterator[Document]:
+    """A Hugging Face data set by id, streamed."""
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(dataset, split=split, streaming=True)
+        for number, row in enumerate(rows):
+            if fields.text not in row:
+                raise DataError(
+                    f"{dataset} has no field {fields.text!r}; it has {sorted(row)}: use --text-field"
+                )
+            yield Document(str(row[fields.text]), source, str(row.get(fields.id, number)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"the data set {dataset} cannot be read: {reason}") from error
+
+
+def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
+    for number, line in read_lines(path, damage):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row[fields.text]
+            if not isinstance(text, str):
+                raise TypeError(f"{fields.text!r} is not a string")
+        except KeyError:
+            damage.add(str(path), f"line {number}", f"no field {fields.text!r}")
+        except (ValueError, TypeError) as error:  # UnicodeDecodeError is a ValueError
+            damage.add(str(path), f"line {number}", error)
+        else:
+            yield Document(text, source, _row_id(row, fields, path, number))
+
+
+def _row_id(row: dict[str, Any], fields: Fields, path: Path, number: int) -> str:
+    """Parts of one work share its id: the line number keeps them apart."""
+    given = row.get(fields.id)
+    if given is None:
+        return f"{path.name}:{number}"
+    return f"{given}#{row['part']}" if "part" in row else str(given)
+
+
+def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+    except (pa.ArrowException, OSError) as error:
+        damage.add(str(path), "whole file", error)
+        return
+    if fields.text not in names:
+        raise DataError(f"{path} has no column {fields.text!r}; it has {names}: use --text-field")
+    columns = [name for name in (fields.text, fields.id) if name in names]
+    first = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        try:
+            table = file.read_row_group(group, columns=columns).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            damage.add(str(path), f"row group {group}, rows {first} to {first + rows - 1}", error)
+            table = []
+        for number, row in enumerate(table, first):
+            if row[fields.text]:
+                yield Document(row[fields.text], source, str(row.get(fields.id, f"{path.name}:{number}")))
+        first += rows
+
+
+def _read_text(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+    data = b"".join(line for _, line in read_lines(path, damage))
+    yield from _decoded(data, source, path.name, str(path), damage)
+
+
+def _read_zip(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                if not member.filename.lower().endswith(".txt"):
+                    continue
+                try:
+                    data = archive.read(member)
+                except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+                    damage.add(str(path), f"member {member.filename}", error)
+                else:
+                    yield from _decoded(data, source, member.filename, str(path), damage)
+    except (zipfile.BadZipFile, OSError) as error:
+        damage.add(str(path), "whole archive", error)
+
+
+def _read_tar(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+    last = "the beginning"
+    try:
+        with open_binary(path) as raw, tarfile.open(fileobj=raw, mode="r|") as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).suffix.lower() == ".txt":
+                    file = archive.extractfile(member)
+                    data = file.read() if file else b""
+                    yield from _decoded(data, source, member.name, str(path), damage)
+                last = member.name
+    except (*DAMAGE, tarfile.TarError) as error:
+        damage.add(str(path), f"after {last}", error)
+
+
+def _decoded(data: bytes, source: str, name: str, file: str, damage: DamageReport) -> Iterator[Document]:
+    """UTF-8, or Windows-1251 as old archives have it."""
+    for encoding in ("utf-8-sig", "cp1251"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            reason = error
+        else:
+            if text.strip():
+                yield Document(text, source, name)
+            return
+    damage.add(file, name, reason)

@@ -1,0 +1,153 @@
+"""Checkpoints: all or nothing, whatever happens while one is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from coordinator.checkpoints import CheckpointStore, find_damage, load_checkpoint
+from data_prep.tokenizer import load_tokenizer
+from swarm.errors import OperationFailed
+from swarm.spec import RunSpec
+from swarm.training_state import TrainingState, build_model
+
+SPEC = RunSpec(
+    name="checkpoints",
+    model={
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "embedding_size": 16,
+    },
+)
+WRITER = Path(__file__).with_name("checkpoint_writer.py")
+KILLS = 12
+
+
+@pytest.fixture
+def tokenizer(prepared_data) -> PreTrainedTokenizerFast:
+    return load_tokenizer(prepared_data / "tokenizer")
+
+
+@pytest.fixture
+def state(tokenizer) -> TrainingState:
+    return new_state(tokenizer)
+
+
+def new_state(tokenizer) -> TrainingState:
+    return TrainingState(
+        SPEC, build_model(SPEC, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    )
+
+
+def advance(state: TrainingState, steps: int = 1) -> None:
+    for _ in range(steps):
+        state.apply_gradients([torch.randn_like(parameter) for parameter in state.parameters])
+
+
+def write(store: CheckpointStore, state: TrainingState, tokenizer, heldout_loss: float = 1.0):
+    return store.write(state, tokenizer, train_loss=2.0, heldout_loss=heldout_loss)
+
+
+def test_a_state_comes_back_exactly(tmp_path, state, tokenizer):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    advance(state, 3)
+    write(store, state, tokenizer)
+    again = new_state(tokenizer)
+    load_checkpoint(store.newest_intact(), again)
+    assert again.step == 3
+    for own, other in zip(again.tensors()[1], state.tensors()[1], strict=True):
+        assert torch.equal(own, other)
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, state, tokenizer):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    advance(state, 2)
+    write(store, state, tokenizer)
+    resumed = new_state(tokenizer)
+    load_checkpoint(store.newest_intact(), resumed)
+    for continued in (state, resumed):
+        torch.manual_seed(5)
+        advance(continued, 2)
+    for own, other in zip(resumed.tensors()[1], state.tensors()[1], strict=True):
+        assert torch.equal(own, other)
+
+
+def test_retention_keeps_the_first_the_best_and_the_newest(tmp_path, state, tokenizer):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=2)
+    for loss in (9.0, 5.0, 2.0, 6.0, 7.0, 8.0):
+        write(store, state, tokenizer, heldout_loss=loss)
+        advance(state)
+    assert [item.step for item in store.list()] == [0, 2, 4, 5]
+    assert (tmp_path / "latest").resolve().name == "step-00000005"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, state, tokenizer, damage):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    write(store, state, tokenizer)
+    advance(state)
+    newest = write(store, state, tokenizer).path / "optimizer.safetensors"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncate":
+        newest.write_bytes(content[:-1])
+    elif damage == "flip":
+        content[-1] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.unlink()
+    assert find_damage(newest.parent) is not None
+    assert store.newest_intact().step == 0
+    assert (tmp_path / "latest").resolve().name == "step-00000000"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_rubbish(tmp_path, state, tokenizer, monkeypatch):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    write(store, state, tokenizer)
+    advance(state)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OperationFailed, match="No space left on device"):
+        write(store, state, tokenizer)
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000000"]
+    assert find_damage(tmp_path / "latest") is None
+
+
+def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data):
+    """A writer is killed with -9 at random moments of its work; `latest` is intact each time."""
+    seed = random.randrange(10**6)
+    rng = random.Random(seed)
+    arguments = [sys.executable, str(WRITER), str(tmp_path), str(prepared_data / "tokenizer")]
+    writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        newest = -1
+        for kill in range(KILLS):
+            assert writer.stdout is not None
+            written = int(json.loads(writer.stdout.readline())["pid"])
+            time.sleep(rng.uniform(0, 0.15))
+            os.kill(written, signal.SIGKILL)
+            store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+            found = store.newest_intact()
+            if found is not None:
+                assert find_damage(tmp_path / "latest") is None, f"seed {seed}, kill {kill}"
+                assert found.step >= newest, f"seed {seed}, kill {kill}"
+                newest = found.step
+        assert newest > 0, f"seed {seed}: the writer never finished a checkpoint"
+    finally:
+        writer.kill()
+        writer.wait()
