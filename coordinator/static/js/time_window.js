@@ -30,6 +30,7 @@ export class TimeWindow {
     this.edges = this.wanted();
     this.loadedAt = 0;
     this.asked = 0;
+    this.inFlight = 0;
   }
 
   get live() {
@@ -67,28 +68,36 @@ export class TimeWindow {
     const turn = (this.asked += 1);
     this.newsLoaded = store.news;
     const span = this.question();
-    this.asking(span);
-    const [counts, marks, steps, checkpoints, problems] = await Promise.all([
-      ask("counts", span),
-      ask("marks", { ...span, points: 240 }),
-      ask("steps", span),
-      ask("checkpoints"),
-      ask("rounds", { ...span, limit: 20 }),
-    ]);
-    if (turn !== this.asked) return; // another range has been chosen meanwhile
-    Object.assign(this, { counts, marks, steps, checkpoints, problems, edges: this.wanted(), loadedAt: Date.now() });
-    this.changed(span);
+    const rows = this.asking(span);
+    this.inFlight += 1;
+    try {
+      const [counts, marks, steps, checkpoints, problems] = await Promise.all([
+        ask("counts", span),
+        ask("marks", { ...span, points: 240 }),
+        ask("steps", span),
+        ask("checkpoints"),
+        ask("rounds", { ...span, limit: 20 }),
+      ]);
+      if (turn !== this.asked) return; // another range has been chosen meanwhile
+      Object.assign(this, { counts, marks, steps, checkpoints, problems, edges: this.wanted(), loadedAt: Date.now() });
+      this.changed(span);
+    } finally {
+      await rows;
+      this.inFlight -= 1;
+    }
   }
 
   tick() {
     if (!this.loadedAt) return;
     this.facts.first ??= store.run.generated_at;
+    this.newsLoaded ||= store.news;
     const before = this.edges;
     let fresh = false;
     if (this.live) {
       fresh = this.append();
       this.edges = this.wanted();
-      if (Date.now() - this.loadedAt > this.reloadEvery() * 1000) {
+      // A slow coordinator is not asked again before it has answered.
+      if (!this.inFlight && Date.now() - this.loadedAt > this.reloadEvery() * 1000) {
         this.loadedAt = Date.now();
         this.load().catch(this.failed);
       }
