@@ -33,11 +33,12 @@ from coordinator.totals import Totals
 from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import require_port_free, require_reachable, split_addresses
-from swarm.averager import SwarmAverager, increase_file_limit
+from swarm.averager import SwarmAverager
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError
 from swarm.identity import Identity
+from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
 from swarm.spec import RunSpec, load_spec

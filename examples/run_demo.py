@@ -25,7 +25,7 @@ from rich.table import Table
 
 SPEC = Path(__file__).with_name("demo.toml")
 PEERS = 2
-PREPARATION_SECONDS = 300.0
+PREPARATION_SECONDS = 900.0
 STALL_SECONDS = 180.0
 END_SECONDS = 15.0
 SENTENCES = (
@@ -88,7 +88,7 @@ def train(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]
     console.print(
         "[bold]coordinator run examples/demo.toml[/]: preparing text and tokenizer, first checkpoint …"
     )
-    join_line = wait_for_join_line(run_dir, started)
+    join_line = wait_for_join_line(console, run_dir, started)
     console.print(f"dashboard: [bold]{dashboard_address(run_dir)}[/]")
     console.print(f"two peers, each started by: [bold]{join_line}[/]", soft_wrap=True)
     for number in range(PEERS):
@@ -112,18 +112,27 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def wait_for_join_line(run_dir: Path, started: list[subprocess.Popen[bytes]]) -> str:
-    """The line that the coordinator hands out, once it is ready."""
+def wait_for_join_line(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]]) -> str:
+    """The line that the coordinator hands out, once it is ready; meanwhile what it says it is doing."""
     deadline = time.monotonic() + PREPARATION_SECONDS
     path = run_dir / "join.txt"
-    while not (path.exists() and status_of(run_dir)):
-        require_alive(run_dir, started)
-        if time.monotonic() > deadline:
-            raise DemoFailed(
-                f"the coordinator was not ready after {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}"
-            )
-        time.sleep(0.2)
+    with console.status("starting") as doing:
+        while not (path.exists() and status_of(run_dir)):
+            require_alive(run_dir, started)
+            if time.monotonic() > deadline:
+                raise DemoFailed(
+                    f"the coordinator was not ready in {PREPARATION_SECONDS:.0f} s, see {run_dir.parent}"
+                )
+            if words := last_line(run_dir.parent / "coordinator.log"):
+                doing.update(words)
+            time.sleep(0.2)
     return path.read_text().strip()
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def show_progress(console: Console, run_dir: Path, started: list[subprocess.Popen[bytes]]) -> None:
@@ -172,9 +181,7 @@ def require_alive(run_dir: Path, started: list[subprocess.Popen[bytes]]) -> None
         if process.poll() not in (None, 0):
             name = " ".join(process.args[:2]) if isinstance(process.args, list) else str(process.args)
             logs = "; ".join(
-                f"{path.name}: {lines[-1]}"
-                for path in sorted(run_dir.parent.glob("*.log"))
-                if (lines := path.read_text(errors="replace").strip().splitlines())
+                f"{path.name}: {last_line(path)}" for path in sorted(run_dir.parent.glob("*.log"))
             )
             raise DemoFailed(f"{Path(name).name} ended with code {process.returncode}. {logs}")
 

@@ -16,7 +16,8 @@ import torch
 
 from peer.accumulator import Accumulator
 from peer.presence import Presence
-from swarm.averager import RoundFailed, RoundKind, RoundResult, SwarmAverager
+from swarm.averager import SwarmAverager
+from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 

@@ -33,11 +33,12 @@ from peer.reporting import Reporter
 from peer.synchronization import Synchronizer
 from peer.training_loop import TrainingLoop
 from swarm.addresses import Address, require_port_free, require_reachable
-from swarm.averager import SwarmAverager, increase_file_limit
+from swarm.averager import SwarmAverager
 from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of, shard_paths
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
+from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
 from swarm.spec import RunSpec

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
@@ -30,12 +27,8 @@ from hivemind.averaging.allreduce import AllReduceRunner
 from hivemind.averaging.group_info import GroupInfo
 from hivemind.averaging.key_manager import GroupKeyManager
 from hivemind.compression import (
-    CompressionBase,
     CompressionInfo,
-    Float16Compression,
     NoCompression,
-    SizeAdaptiveCompression,
-    Uniform8BitQuantization,
     deserialize_torch_tensor,
 )
 from hivemind.p2p import P2PContext, PeerID
@@ -44,67 +37,21 @@ from hivemind.utils import MPFuture
 from hivemind.utils.asyncio import aiter_with_timeout
 from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
 
+from swarm.codecs import compression_for
 from swarm.lifeline import die_with_parent
+from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.spec import AveragingSpec
 
 logger = logging.getLogger(__name__)
 
-# below this many values a codebook costs more than it saves, and small tensors (biases, norms) are sensitive
-SMALL_TENSOR_VALUES = 2**16
 STATE_OVERHEAD_BYTES = 2**20
 
 # (step, tensors) of the state to hand to a newcomer, or None when there is nothing to give
 StateSource = Callable[[], "tuple[int, Sequence[torch.Tensor]] | None"]
 
 
-class RoundKind(int, Enum):
-    """What a round averages; part of the group's key."""
-
-    GRADIENTS = 0
-    STATE = 1
-
-
-@dataclass(frozen=True)
-class RoundResult:
-    """What one averaging round really did, seen from this peer.
-
-    :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
-    :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
-    :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
-    """
-
-    samples_by_peer: dict[str, int]
-    received_fraction: float
-    inputs_fraction: float
-
-    @property
-    def group_size(self) -> int:
-        return len(self.samples_by_peer)
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything that the group sent arrived."""
-        return self.received_fraction == 1.0 and self.inputs_fraction == 1.0
-
-
-class RoundFailed(Exception):
-    """No group was found, or the all-reduce broke off; the tensors may hold a mixture and must be thrown away."""
-
-
 class StateUnavailable(Exception):
     """The donor did not send a state that fits; says why."""
-
-
-def compression_for(name: str) -> CompressionBase:
-    """The codec behind a name in the run spec."""
-    codecs: dict[str, Callable[[], CompressionBase]] = {
-        "none": NoCompression,
-        "float16": Float16Compression,
-        "8bit": lambda: SizeAdaptiveCompression(
-            threshold=SMALL_TENSOR_VALUES, less=Float16Compression(), greater_equal=Uniform8BitQuantization()
-        ),
-    }
-    return codecs[name]()
 
 
 class SwarmAverager(DecentralizedAverager):
@@ -322,13 +269,3 @@ def _checked_tensor(parts: list[Any], shapes: list[tuple[int, ...]], index: int)
     if not torch.isfinite(tensor).all():
         raise StateUnavailable(f"tensor {index} has values that are not finite")
     return tensor
-
-
-def increase_file_limit(wanted: int = 32768) -> None:
-    """hivemind keeps 60 to 190 files open per process; raise the soft limit as far as we may."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard > 0 else wanted, hard))
-    os.environ.setdefault("HIVEMIND_DHT_NUM_WORKERS", "4")

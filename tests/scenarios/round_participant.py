@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from swarm.averager import RoundFailed, RoundKind, StateUnavailable, SwarmAverager
+from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.dht import open_dht
 from swarm.identity import Identity
+from swarm.rounds import RoundFailed, RoundKind
 from swarm.spec import AveragingSpec
 
 

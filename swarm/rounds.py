@@ -1,0 +1,40 @@
+"""The vocabulary of averaging rounds: what is averaged, what came of it, and that it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class RoundKind(int, Enum):
+    """What a round averages; part of the group's key."""
+
+    GRADIENTS = 0
+    STATE = 1
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one averaging round really did, seen from this peer.
+
+    :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
+    :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
+    :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
+    """
+
+    samples_by_peer: dict[str, int]
+    received_fraction: float
+    inputs_fraction: float
+
+    @property
+    def group_size(self) -> int:
+        return len(self.samples_by_peer)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the group sent arrived."""
+        return self.received_fraction == 1.0 and self.inputs_fraction == 1.0
+
+
+class RoundFailed(Exception):
+    """No group was found, or the all-reduce broke off; the tensors may hold a mixture and must be thrown away."""
