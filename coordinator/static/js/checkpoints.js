@@ -5,7 +5,7 @@ import { fixed, integer, moment } from "./format.js";
 import { t } from "./i18n.js";
 import { serverNow } from "./store.js";
 
-const SHOWN = 200;
+const SHOWN = 60;
 
 export function showCheckpoints(checkpoints) {
   const best = checkpoints.reduce((low, c) => (c.heldout_loss !== null && (low === null || c.heldout_loss < low) ? c.heldout_loss : low), null);

@@ -13,8 +13,12 @@ const EMPTY_COUNTS = { bucket: 1, t: [], samples_per_second: [], online_min: [],
 
 export class TimeWindow {
   constructor(facts, { asking, changed, failed }) {
+    this.drawn = -Infinity; // where the right edge was when the charts were drawn
     this.facts = facts;
-    this.changed = changed;
+    this.changed = (span) => {
+      this.drawn = this.edges[1];
+      changed(span);
+    };
     this.failed = failed;
     this.asking = asking;
     this.range = initialRange();
@@ -26,6 +30,7 @@ export class TimeWindow {
     this.edges = this.wanted();
     this.loadedAt = 0;
     this.asked = 0;
+    this.inFlight = 0;
   }
 
   get live() {
@@ -63,31 +68,43 @@ export class TimeWindow {
     const turn = (this.asked += 1);
     this.newsLoaded = store.news;
     const span = this.question();
-    this.asking(span);
-    const [counts, marks, steps, checkpoints, problems] = await Promise.all([
-      ask("counts", span),
-      ask("marks", { ...span, points: 240 }),
-      ask("steps", span),
-      ask("checkpoints"),
-      ask("rounds", { ...span, limit: 20 }),
-    ]);
-    if (turn !== this.asked) return; // another range has been chosen meanwhile
-    Object.assign(this, { counts, marks, steps, checkpoints, problems, edges: this.wanted(), loadedAt: Date.now() });
-    this.changed(span);
+    const rows = this.asking(span);
+    this.inFlight += 1;
+    try {
+      const [counts, marks, steps, checkpoints, problems] = await Promise.all([
+        ask("counts", span),
+        ask("marks", { ...span, points: 240 }),
+        ask("steps", span),
+        ask("checkpoints"),
+        ask("rounds", { ...span, limit: 20 }),
+      ]);
+      if (turn !== this.asked) return; // another range has been chosen meanwhile
+      Object.assign(this, { counts, marks, steps, checkpoints, problems, edges: this.wanted(), loadedAt: Date.now() });
+      this.changed(span);
+    } finally {
+      await rows;
+      this.inFlight -= 1;
+    }
   }
 
   tick() {
     if (!this.loadedAt) return;
     this.facts.first ??= store.run.generated_at;
+    this.newsLoaded ||= store.news;
+    const before = this.edges;
+    let fresh = false;
     if (this.live) {
-      this.append();
+      fresh = this.append();
       this.edges = this.wanted();
-      if (Date.now() - this.loadedAt > this.reloadEvery() * 1000) {
+      // A slow coordinator is not asked again before it has answered.
+      if (!this.inFlight && Date.now() - this.loadedAt > this.reloadEvery() * 1000) {
         this.loadedAt = Date.now();
         this.load().catch(this.failed);
       }
     }
-    this.changed();
+    const pixel = (this.edges[1] - this.edges[0]) / innerWidth;
+    if (fresh || this.edges[1] - this.drawn >= pixel / 2 || this.edges[1] < this.drawn) this.changed();
+    else this.edges = before;
   }
 
   reloadEvery() {
@@ -96,20 +113,23 @@ export class TimeWindow {
     return Math.min(most, Math.max(least, this.counts.bucket / (news ? 4 : 1)));
   }
 
+  // The status now as the newest point; true if the charts look different for it.
   append() {
     const { counts } = this;
     const { bucket } = counts;
     const time = Math.floor(store.run.generated_at / bucket) * bucket;
     const last = counts.t.length - 1;
-    if (last >= 0 && counts.t[last] > time) return;
+    if (last >= 0 && counts.t[last] > time) return false;
     const place = last >= 0 && counts.t[last] === time ? last : last + 1;
     const now = countStates();
     const online = countOnline(now);
+    const fresh = place > last || STACK.some((state) => counts[state][place] !== now[state]);
     counts.t[place] = time;
     for (const state of STACK) counts[state][place] = now[state];
     counts.samples_per_second[place] = store.run.samples_per_second;
     counts.online_min[place] = Math.min(online, place === last ? counts.online_min[place] ?? online : online);
     counts.online_max[place] = Math.max(online, place === last ? counts.online_max[place] ?? online : online);
+    return fresh;
   }
 }
 

@@ -121,7 +121,9 @@ export class Timeline {
       if (goesOn && last[2] === state) last[1] = now;
       else row.stays.push([goesOn ? last[1] : now - 1, now, state]);
     }
-    this.draw();
+    // On a chart of weeks a second is far less than a pixel, and hundreds of rows are not drawn for it.
+    const pixel = (edges[1] - edges[0]) / this.element.clientWidth;
+    if (now - this.drawnAt >= pixel / 2 || now < this.drawnAt) this.draw();
   }
 
   visible() {
@@ -135,6 +137,7 @@ export class Timeline {
   draw() {
     const width = this.element.clientWidth;
     if (!this.edges || !width) return;
+    this.drawnAt = serverNow();
     const full = Math.max(NAMED_ROW, this.total * this.rowHeight);
     const height = Math.min(full, this.dense ? DENSE_HEIGHT : HEIGHT);
     this.scroller.style.height = `${height}px`;
