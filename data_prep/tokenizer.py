@@ -45,9 +45,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """
     text_side = _text_side()
     counts: Counter[str] = Counter()
+    chunks: Counter[str] = Counter()
     for text in texts:
-        normal = text_side.normalizer.normalize_str(text)
-        counts.update(word for word, _ in text_side.pre_tokenizer.pre_tokenize_str(normal))
+        chunks.update(text.split())
+    for chunk, count in chunks.items():  # no piece spans a space: each distinct chunk is split once
+        normal = text_side.normalizer.normalize_str(chunk)
+        for word, _ in text_side.pre_tokenizer.pre_tokenize_str(normal):
+            counts[word] += count
     if not counts:
         raise TokenizerError("no text to train a tokenizer on: check the input files")
     pieces = _pad_vocabulary(_train_unigram(counts, _round_up(vocab_size)))
