@@ -154,6 +154,8 @@ class _Coordinator:
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
         """Track and keep until told to stop."""
         self.keeper.start(self.resumed)
+        if self.resumed is None and self.keeper.last_checkpoint is not None:
+            self._record_checkpoint(self.keeper.last_checkpoint)
         self._show_checkpoints()
         self.keeper.sign_head()
         tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
@@ -182,15 +184,15 @@ class _Coordinator:
         if checkpoint is None:
             return False
         self._show_checkpoints()
-        self.history.record_checkpoint(
-            checkpoint.step,
-            str(checkpoint.path.relative_to(self.directory.path)),
-            checkpoint.heldout_loss,
-            checkpoint.digest,
-            checkpoint.saved_at,
-        )
+        self._record_checkpoint(checkpoint)
         say(f"checkpoint {checkpoint.path}  held-out loss {checkpoint.heldout_loss:.3f}")
         return True
+
+    def _record_checkpoint(self, checkpoint: Checkpoint) -> None:
+        shown = self._checkpoint_status(checkpoint)
+        self.history.record_checkpoint(
+            shown.step, shown.path, shown.heldout_loss, shown.digest, checkpoint.saved_at
+        )
 
     def _track(self, stop: threading.Event) -> None:
         last_step = self.tracker.view.newest_step
@@ -207,13 +209,15 @@ class _Coordinator:
 
     def _record_step(self, status: RunStatus) -> None:
         self.metrics.write(step_metrics(status), status.global_step, status.generated_at)
-        members = [peer for peer in status.peers if peer.state in ("training", "averaging")]
+        last = self.tracker.last_round()
         self.history.record_step(
             status.global_step,
             status.generated_at,
             status.train_loss,
             samples=status.target_batch_size,
-            group_size=len(members),
+            group_size=last.group_size if last else 0,
+            received_fraction=last.received_fraction if last else None,
+            seconds=last.seconds if last else None,
             peers_alive=status.peers_online,
         )
 

@@ -31,6 +31,15 @@ class _Known:
     heard: float
 
 
+@dataclass(frozen=True)
+class LastRound:
+    """One averaging round as its members saw it: the largest group, the least received, the longest time."""
+
+    group_size: int
+    received_fraction: float
+    seconds: float
+
+
 class Tracker:
     """Polls the DHT and keeps the current `RunStatus` and `SwarmView`.
 
@@ -66,6 +75,22 @@ class Tracker:
         self._measure_step(now)
         self.status = self._make_status(now)
         return self.status
+
+    def last_round(self) -> LastRound | None:
+        """The averaging round that led to the newest step, from the records of those who made it."""
+        made = [
+            known.record
+            for known in self._peers.values()
+            if known.record.global_step == self.view.newest_step
+        ]
+        made = [record for record in made if record.round_group]
+        if not made:
+            return None
+        return LastRound(
+            group_size=max(record.round_group for record in made),
+            received_fraction=min(record.round_received for record in made),
+            seconds=max(record.round_seconds for record in made),
+        )
 
     def _remember(self, peer_id: str, record: PeerRecord) -> None:
         known = self._peers.setdefault(peer_id, _Known(record, record.issued))
@@ -128,7 +153,9 @@ class Tracker:
         record, lease = known.record, self._leases.get(peer_id)
         live = lease is not None and lease.expires > now
         state = lease.state if lease is not None and live else record.state
-        if not live and state is not PeerState.LEAVING:
+        if lease is None and now - known.heard < self.spec.leases.expiration:
+            state = PeerState.JOINING  # its record came before its first lease
+        elif not live and state is not PeerState.LEAVING:
             state = PeerState.LOST
         contributed = self.totals.by_peer.get(peer_id, 0)
         working = live and state.contributes

@@ -36,6 +36,9 @@ class Activity:
     samples_contributed: int = 0
     samples_computed: int = 0
     loss: float | None = None
+    round_group: int = 0
+    round_received: float = 1.0
+    round_seconds: float = 0.0
     rounds_partial: int = 0
     rounds_failed: int = 0
     last_error: str = ""
@@ -172,6 +175,9 @@ class Presence:
             samples_contributed=activity.samples_contributed,
             samples_computed=activity.samples_computed,
             loss=activity.loss,
+            round_group=activity.round_group,
+            round_received=activity.round_received,
+            round_seconds=activity.round_seconds,
             rounds_partial=activity.rounds_partial,
             rounds_failed=activity.rounds_failed,
             last_error=activity.last_error[:200],

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 
 import torch
-from data_prep.stream import TrainingStream
 
+from data_prep.stream import TrainingStream
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep, StepReport
 from peer.presence import Presence
@@ -123,6 +123,9 @@ class TrainingLoop:
             self.presence.update(
                 loss=report.loss if report.loss is not None else self.presence.activity.loss,
                 samples_contributed=self.samples_contributed,
+                round_group=report.group,
+                round_received=report.received,
+                round_seconds=report.seconds,
             )
             self.reporter.step(report, self._summary(report))
         self.presence.update(

@@ -70,6 +70,10 @@ class PeerRecord(_Record):
     samples_contributed: Count = 0
     samples_computed: Count = 0
     loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    # of the last global step: members of the group, share of the average that arrived, seconds it took
+    round_group: Count = 0
+    round_received: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    round_seconds: Rate = 0.0
     rounds_partial: Count = 0
     rounds_failed: Count = 0
     last_error: ShortText = ""

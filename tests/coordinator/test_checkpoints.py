@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ SPEC = RunSpec(
     },
 )
 WRITER = Path(__file__).with_name("checkpoint_writer.py")
-KILLS = 12
+KILLS = 6
 
 
 @pytest.fixture
@@ -133,21 +134,42 @@ def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data)
     seed = random.randrange(10**6)
     rng = random.Random(seed)
     arguments = [sys.executable, str(WRITER), str(tmp_path), str(prepared_data / "tokenizer")]
-    writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
-        newest = -1
+        kill_writing_child(writer, until=lambda: (tmp_path / "latest").exists())
+        newest = newest_intact(tmp_path, newest=1, case=f"seed {seed}, first")
         for kill in range(KILLS):
-            assert writer.stdout is not None
-            written = int(json.loads(writer.stdout.readline())["pid"])
-            time.sleep(rng.uniform(0, 0.15))
-            os.kill(written, signal.SIGKILL)
-            store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
-            found = store.newest_intact()
-            if found is not None:
-                assert find_damage(tmp_path / "latest") is None, f"seed {seed}, kill {kill}"
-                assert found.step >= newest, f"seed {seed}, kill {kill}"
-                newest = found.step
-        assert newest > 0, f"seed {seed}: the writer never finished a checkpoint"
+            started = time.monotonic()
+            kill_writing_child(writer, until=lambda: newest_step(tmp_path) >= newest + 1)
+            duration = time.monotonic() - started
+            newest = newest_intact(tmp_path, newest, case=f"seed {seed}, after a write")
+            moment = time.monotonic() + rng.uniform(0, 1.5 * duration)
+            kill_writing_child(writer, until=lambda at=moment: time.monotonic() >= at)
+            newest = newest_intact(tmp_path, newest, case=f"seed {seed}, kill {kill}")
     finally:
         writer.kill()
         writer.wait()
+
+
+def kill_writing_child(writer: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    """Let the writer's next child write until the condition holds, then kill it."""
+    assert writer.stdout is not None
+    child = int(json.loads(writer.stdout.readline())["pid"])
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline, "the writer does not get on"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+
+
+def newest_step(directory: Path) -> int:
+    return int((directory / "latest").resolve().name.removeprefix("step-"))
+
+
+def newest_intact(directory: Path, newest: int, case: str) -> int:
+    """The newest intact step; fails if `latest` is broken or a finished checkpoint was lost."""
+    assert find_damage(directory / "latest") is None, case
+    found = CheckpointStore(directory, SPEC.run_id, keep=3).newest_intact()
+    assert found is not None, case
+    assert found.step >= newest, case
+    return found.step
