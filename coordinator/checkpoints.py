@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
+from data_prep.tokenizer import save_tokenizer
 from swarm.bundle import file_digest
 from swarm.errors import OperationFailed
 from swarm.training_state import TrainingState
@@ -81,7 +82,7 @@ class CheckpointStore:
     def write(
         self,
         state: TrainingState,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerFast,
         *,
         train_loss: float | None,
         heldout_loss: float | None,
@@ -182,11 +183,11 @@ def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
         raise OperationFailed(f"checkpoint {checkpoint.path} does not fit this run: {error}") from None
 
 
-def _write_files(directory: Path, state: TrainingState, tokenizer: PreTrainedTokenizerBase) -> None:
+def _write_files(directory: Path, state: TrainingState, tokenizer: PreTrainedTokenizerFast) -> None:
     with state.lock:
         state.model.save_pretrained(directory)
         save_file(state.named_moments(), directory / OPTIMIZER)
-    tokenizer.save_pretrained(directory)
+    save_tokenizer(tokenizer, directory)
 
 
 def _write_manifest(directory: Path, facts: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from coordinator.checkpoints import Checkpoint, CheckpointStore
 from coordinator.evaluation import HeldoutEvaluator
@@ -48,7 +48,7 @@ class StateKeeper:
         board: RecordBoard,
         store: CheckpointStore,
         evaluator: HeldoutEvaluator,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerFast,
         announce: Announce,
     ):
         self.spec, self.state, self.candidate = spec, state, candidate

@@ -140,7 +140,7 @@ def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data)
         newest = newest_intact(tmp_path, newest=1, case=f"seed {seed}, first")
         for kill in range(KILLS):
             started = time.monotonic()
-            kill_writing_child(writer, until=lambda: newest_step(tmp_path) >= newest + 1)
+            kill_writing_child(writer, until=lambda at=newest + 1: newest_step(tmp_path) >= at)
             duration = time.monotonic() - started
             newest = newest_intact(tmp_path, newest, case=f"seed {seed}, after a write")
             moment = time.monotonic() + rng.uniform(0, 1.5 * duration)
