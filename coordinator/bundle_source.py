@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_prep.builtin import iter_documents
+from data_prep.corpus_folder import read_corpus
+from data_prep.documents import Document
 from data_prep.prepare import prepare_corpus
-
 from swarm.bundle import (
     HELDOUT_NAME,
     MANIFEST_NAME,
@@ -24,6 +25,7 @@ from swarm.identity import Identity
 from swarm.spec import RunSpec
 
 BUILTIN = "builtin"
+CORPUS_PARTS = "part-*.parquet"
 _PARTS = (TOKENIZER_FOLDER, HELDOUT_NAME, SHARDS_FOLDER)
 
 
@@ -33,17 +35,22 @@ def prepare_bundle(
     """The signed bundle of this run: the one that is there, checked, or a new one.
 
     :param base: folder that a relative `data.source` is relative to
-    :raises BadInput: `data.source` is neither `builtin` nor a prepared directory
+    :raises BadInput: `data.source` is neither `builtin`, nor a corpus folder, nor a prepared directory
     :raises OperationFailed: a file of an existing bundle was changed
     """
     if (directory / MANIFEST_NAME).is_file():
         return _reopen(directory, spec, identity)
     if directory.exists():  # unfinished: a manifest is written last
         shutil.rmtree(directory)
+    source = base / Path(spec.data.source).expanduser()
     if spec.data.source == BUILTIN:
-        _prepare_builtin(directory, spec, say)
+        say("preparing the built-in corpus (once)")
+        _prepare(iter_documents(), directory, spec, say)
+    elif any(source.glob(CORPUS_PARTS)):
+        say(f"preparing the documents in {source} (once)")
+        _prepare(read_corpus(source), directory, spec, say)
     else:
-        _copy_prepared(base / Path(spec.data.source).expanduser(), directory)
+        _copy_prepared(source, directory)
     return pack_bundle(directory, spec, identity)
 
 
@@ -63,11 +70,12 @@ def _reopen(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifes
     return signed
 
 
-def _prepare_builtin(directory: Path, spec: RunSpec, say: Callable[[str], None]) -> None:
-    say("preparing the built-in corpus (once)")
+def _prepare(
+    documents: Iterable[Document], directory: Path, spec: RunSpec, say: Callable[[str], None]
+) -> None:
     data = spec.data
     prepare_corpus(
-        iter_documents(),
+        documents,
         directory,
         vocab_size=data.vocab_size,
         sequence_length=data.sequence_length,
@@ -82,8 +90,8 @@ def _copy_prepared(source: Path, directory: Path) -> None:
     missing = [part for part in _PARTS if not (source / part).exists()]
     if missing:
         raise BadInput(
-            f"data.source {source} has no {missing[0]}: give `builtin`, or a directory prepared by `data-prep` "
-            f"with {', '.join(_PARTS)}"
+            f"data.source {source} has neither documents ({CORPUS_PARTS}) nor {missing[0]}: give `builtin`, a corpus "
+            f"folder written by `data-prep import`, `clean` or `dedup`, or a directory with {', '.join(_PARTS)}"
         )
     directory.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:

@@ -53,7 +53,11 @@ class ModelSpec(_Section):
 
 
 class DataSpec(_Section):
-    """Where the text comes from: `builtin`, or a directory made by `data-prep` (relative to the spec's file)."""
+    """Where the text comes from: `builtin`, or a folder made by `data-prep` (relative to the spec's file).
+
+    Of a corpus folder the coordinator makes tokenizer, shards and held-out set itself, in memory; a folder that
+    already has `tokenizer/`, `shards/` and `heldout.safetensors` is taken as it is.
+    """
 
     source: str = "builtin"
     vocab_size: Positive = 8192

@@ -1,0 +1,64 @@
+"""Where a run's text can come from, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.bundle_source import prepare_bundle
+from data_prep.corpus_folder import write_corpus
+from swarm.bundle import HELDOUT_NAME, shard_paths
+from swarm.errors import BadInput, OperationFailed
+from swarm.identity import Identity
+from swarm.spec import RunSpec
+from tests.conftest import SEQUENCE_LENGTH, VOCAB_SIZE, made_up_documents
+
+
+def spec_of(source: str) -> RunSpec:
+    data = {"source": source, "vocab_size": VOCAB_SIZE, "sequence_length": SEQUENCE_LENGTH, "heldout_rows": 8}
+    return RunSpec(name="bundle", data=data)
+
+
+def prepare(tmp_path, source: str, identity: Identity | None = None):
+    said: list[str] = []
+    signed = prepare_bundle(
+        tmp_path / "bundle", spec_of(source), tmp_path, identity or Identity.generate(), said.append
+    )
+    return signed, said
+
+
+def test_a_corpus_folder_of_data_prep_becomes_a_bundle(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    write_corpus(tmp_path / "corpus", made_up_documents())
+    signed, _said = prepare(tmp_path, "corpus")
+    names = {file.name for file in signed.open().files}
+    assert {"spec.json", HELDOUT_NAME, "tokenizer/tokenizer.json", "shards/manifest.json"} <= names
+    assert shard_paths(tmp_path / "bundle")
+
+
+def test_a_prepared_folder_is_taken_as_it_is_and_reopened_without_work(tmp_path, prepared_data):
+    identity = Identity.generate()
+    first, _ = prepare(tmp_path, str(prepared_data), identity)
+    again, said = prepare(tmp_path, str(prepared_data), identity)
+    assert again.fingerprint == first.fingerprint
+    assert said == []
+
+
+def test_a_new_identity_signs_the_same_files_anew(tmp_path, prepared_data):
+    first, _ = prepare(tmp_path, str(prepared_data))
+    second, _ = prepare(tmp_path, str(prepared_data))
+    assert second.open().files == first.open().files
+    assert second.open().authority != first.open().authority
+
+
+def test_a_changed_file_is_not_served(tmp_path, prepared_data):
+    identity = Identity.generate()
+    prepare(tmp_path, str(prepared_data), identity)
+    (tmp_path / "bundle" / HELDOUT_NAME).write_bytes(b"other rows")
+    with pytest.raises(OperationFailed, match="does not match the digest"):
+        prepare(tmp_path, str(prepared_data), identity)
+
+
+@pytest.mark.parametrize("source", ["missing", "."])
+def test_a_source_that_is_none_is_named(tmp_path, source):
+    with pytest.raises(BadInput, match="has neither documents"):
+        prepare(tmp_path, source)
