@@ -22,12 +22,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from transformers import PreTrainedTokenizerBase, pipeline
+from transformers.utils import logging
 
 SPEC = Path(__file__).with_name("demo.toml")
 PEERS = 2
 PREPARATION_SECONDS = 900.0
 STALL_SECONDS = 180.0
 END_SECONDS = 15.0
+CANDIDATES = 200
+WORDS_SHOWN = 5
 SENTENCES = (
     "Москва — столица [MASK].",
     "Он посмотрел на [MASK] и улыбнулся.",
@@ -219,16 +223,18 @@ def report(console: Console, run_dir: Path) -> None:
 
 
 def fill_in(checkpoint: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each sentence with the model's five best words, from an ordinary Hugging Face pipeline."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import pipeline
-    from transformers.utils import logging
-
+    """Each sentence with the model's best words, from an ordinary Hugging Face pipeline."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     fill = pipeline("fill-mask", model=str(checkpoint), trust_remote_code=True, device="cpu")
     for sentence in SENTENCES:
-        yield sentence, [answer["token_str"].strip() or "␣" for answer in fill(sentence, top_k=5)]
+        yield sentence, whole_words(fill(sentence, top_k=CANDIDATES), fill.tokenizer)[:WORDS_SHOWN]
+
+
+def whole_words(answers: list[dict], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The candidates that begin a word; pieces that only continue one say little to a reader."""
+    pieces = [tokenizer.convert_ids_to_tokens(answer["token"]) for answer in answers]
+    return [piece[1:] for piece in pieces if piece.startswith("▁") and piece[1:].isalpha()]
 
 
 def number(value: float | None) -> str:
