@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import torch
-from data_prep.heldout import load_heldout
 
+from data_prep.heldout import load_heldout
 from swarm.training_state import TrainingState
 
 BATCH_ROWS = 32
