@@ -23,10 +23,10 @@ demo: install
 	$(BIN)/python -m examples.run_demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not heavy' -n 2
+	$(BIN)/python -m pytest -m 'not heavy' -n 3
 
 test-all: install lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 lint: install
 	$(BIN)/ruff check .
