@@ -21,11 +21,12 @@ def swarm(make_swarm, make_spec):
 
 
 def test_two_peers_train_a_third_joins_late_and_a_killed_one_stops_nobody(swarm):
+    """The third one is in client mode: nobody can reach it, yet it takes part like the others."""
     first, second = swarm.start_peer("first"), swarm.start_peer("second")
     swarm.wait_for(lambda: together(swarm, "first", 2), "a global step of two peers", alive=first)
 
     swarm.wait_for(lambda: swarm.steps("first")[-1] >= 5, "step 5", alive=first)
-    third = swarm.start_peer("third")
+    third = swarm.start_peer("third", "--client-mode")
     swarm.wait_for(lambda: swarm.events("third", "synced"), "the third peer's state", alive=third)
     synced = swarm.events("third", "synced")[0]
     assert synced["global_step"] >= 5
