@@ -5,6 +5,7 @@ Order is forced by hivemind: the bundle and the model first, then the DHT and th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.evaluation import HeldoutEvaluator
-from coordinator.history import History
+from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
 from coordinator.metric_logs import TensorBoardLog, step_metrics
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
@@ -199,13 +200,19 @@ class _Coordinator:
         while not stop.is_set():
             self.tracker.finished = self.keeper.finished
             status = self.tracker.poll()
-            self.history.record_status(status, status.generated_at)
-            if status.global_step > last_step:
-                self._record_step(status)
-                last_step = status.global_step
-            self.directory.write_status(status)
-            self.totals_path.write_text(self.tracker.totals.model_dump_json())
+            try:
+                self._record(status, is_new_step=status.global_step > last_step)
+            except (ArtelError, OSError) as error:  # a full disk must not end the tracking
+                logger.warning("the run's state could not be recorded: %s", error)
+            last_step = max(last_step, status.global_step)
             stop.wait(min(1.0, self.spec.leases.period))
+
+    def _record(self, status: RunStatus, is_new_step: bool) -> None:
+        self.history.record_status(status, status.generated_at)
+        if is_new_step:
+            self._record_step(status)
+        self.directory.write_status(status)
+        self.totals_path.write_text(self.tracker.totals.model_dump_json())
 
     def _record_step(self, status: RunStatus) -> None:
         self.metrics.write(step_metrics(status), status.global_step, status.generated_at)
@@ -243,7 +250,8 @@ class _Coordinator:
 
     def _announce(self, kind: str, sentence: str) -> None:
         logger.warning(sentence)
-        self.history.record_event(kind, sentence, time.time())
+        with contextlib.suppress(HistoryError):  # the disk that refused a checkpoint may refuse this as well
+            self.history.record_event(kind, sentence, time.time())
 
     def _make_state(self, vocab_size: int, pad_token_id: int) -> TrainingState:
         return TrainingState(
