@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -102,11 +103,10 @@ class CheckpointStore:
             os.chmod(temporary, 0o755)
             _sync_tree(temporary)
             final = self._move_into_place(temporary, self.directory / name)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
             shutil.rmtree(temporary, ignore_errors=True)
-            raise OperationFailed(
-                f"checkpoint {name} could not be written ({error.strerror or error})"
-            ) from None
+            reason = getattr(error, "strerror", None) or error
+            raise OperationFailed(f"checkpoint {name} could not be written ({reason})") from None
         self._point_latest(final)
         self._thin_out()
         written = self._read(final)
