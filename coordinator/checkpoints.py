@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -103,7 +102,7 @@ class CheckpointStore:
             os.chmod(temporary, 0o755)
             _sync_tree(temporary)
             final = self._move_into_place(temporary, self.directory / name)
-        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
             shutil.rmtree(temporary, ignore_errors=True)
             reason = getattr(error, "strerror", None) or error
             raise OperationFailed(f"checkpoint {name} could not be written ({reason})") from None
