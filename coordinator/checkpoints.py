@@ -2,7 +2,7 @@
 
     checkpoints/step-00000120/   config.json, model.safetensors, tokenizer files, the model's code
                                  optimizer.safetensors   the optimizer's moments by parameter name
-                                 manifest.json           step, losses, size and SHA-256 of every other file
+                                 manifest.json           step, branch, losses, size and SHA-256 of every other file
     checkpoints/latest           symlink to the newest intact one
 
 A checkpoint is written under a temporary name, synced to disk and renamed; a kill or a full disk leaves a temporary
@@ -46,6 +46,7 @@ class Checkpoint:
 
     path: Path
     step: int
+    branch: str
     run_id: str
     train_loss: float | None
     heldout_loss: float | None
@@ -92,6 +93,7 @@ class CheckpointStore:
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=_TEMPORARY_PREFIX))
         facts = {
             "step": state.step,
+            "branch": state.branch,
             "run_id": self.run_id,
             "train_loss": train_loss,
             "heldout_loss": heldout_loss,
@@ -147,6 +149,7 @@ class CheckpointStore:
             return Checkpoint(
                 path=path,
                 step=int(facts["step"]),
+                branch=str(facts.get("branch", "")),
                 run_id=str(facts["run_id"]),
                 train_loss=facts["train_loss"],
                 heldout_loss=facts["heldout_loss"],
@@ -177,7 +180,7 @@ def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
     try:
         weights = load_file(checkpoint.path / "model.safetensors")
         moments = load_file(checkpoint.path / OPTIMIZER)
-        state.load_named(checkpoint.step, weights, moments)
+        state.load_named(checkpoint.step, checkpoint.branch, weights, moments)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise OperationFailed(f"checkpoint {checkpoint.path} does not fit this run: {error}") from None
 

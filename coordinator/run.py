@@ -42,6 +42,7 @@ from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
+from swarm.sockets import remove_our_sockets
 from swarm.spec import RunSpec, load_spec
 from swarm.training_state import TrainingState, build_model
 from swarm.transfer import BundleServer
@@ -88,6 +89,7 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
             announce_maddrs=options.announce_maddrs,
             validators=[RunRecordValidator(spec.run_id, frozenset([signed.open().authority]))],
         )
+        stack.callback(remove_our_sockets)
         stack.callback(dht.shutdown)
         coordinator = _Coordinator(directory, spec, signed, identity, dht, history, stack)
         server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
@@ -120,7 +122,7 @@ class _Coordinator:
             load_checkpoint(resumed, state)
         buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
         averager = SwarmAverager(
-            buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors
+            buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
         )
         stack.callback(averager.shutdown)
         service = ServiceThread(dht)

@@ -1,7 +1,8 @@
 """Keeps the last good state of the run: follows the swarm, refuses what is broken, serves newcomers, signs the head.
 
 The keeper computes no gradients. It copies the state of the furthest peer every `follow_every_steps` steps, and turns
-every `every_steps`-th into a checkpoint. When all peers are gone its copy is what the next one continues from.
+every `every_steps`-th into a checkpoint. When all peers are gone its copy is what the next one continues from: so it
+copies more often while a single peer, or none that stays, holds the newest state.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from coordinator.checkpoints import Checkpoint, CheckpointStore
@@ -20,6 +20,7 @@ from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord
+from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
 from swarm.training_state import TrainingState, state_digest
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_LIFETIME_SECONDS = 3600.0
 PROBE_ROWS = 16
+# a single peer's every step is copied, but for this many times as long as copying takes nothing is copied again
+REST_PER_COPYING = 10.0
 
 # (kind, sentence) of something that happened, for the history
 Announce = Callable[[str, str], None]
@@ -59,12 +62,13 @@ class StateKeeper:
         self._probe_loss = math.inf
         self._digest = ""
         self._reached = time.time()
+        self._rest_until = 0.0
 
     def start(self, resumed: Checkpoint | None) -> None:
         """Take the resumed checkpoint, or make the first one from the seed, as the head of the run."""
         self.last_checkpoint = resumed
         self._probe_loss = self.evaluator.loss(self.state, PROBE_ROWS)
-        self._digest = state_digest(*self.state.tensors())
+        self._digest = state_digest(self.state.snapshot())
         if resumed is None:
             self.checkpoint(train_loss=None)
         else:
@@ -80,6 +84,7 @@ class StateKeeper:
                 issued=now,
                 expires=now + HEAD_LIFETIME_SECONDS,
                 step=self.state.step,
+                branch=self.state.branch,
                 reached=self._reached,
                 state_digest=self._digest,
                 finished=self.finished,
@@ -88,11 +93,12 @@ class StateKeeper:
 
     def follow(self, view: SwarmView, train_loss: float | None) -> Checkpoint | None:
         """Catch up with the swarm if it is far enough ahead; the new checkpoint if one was due."""
-        if not self._is_worth_following(view.newest_step):
+        if not self._is_worth_following(view):
             return None
-        before = self.state.step
+        before, started = self.state.step, time.monotonic()
         if not any(self._take_from(donor) for donor in self._donors(view)):
             return None
+        self._rest_until = time.monotonic() + REST_PER_COPYING * (time.monotonic() - started)
         self.sign_head()
         every = self.spec.checkpoints.every_steps
         done = self.state.step >= self.spec.training.total_steps
@@ -112,41 +118,45 @@ class StateKeeper:
         )
         return self.last_checkpoint
 
-    def _is_worth_following(self, newest_step: int) -> bool:
-        spec, step = self.spec.checkpoints, self.state.step
-        if newest_step <= step:
+    def _is_worth_following(self, view: SwarmView) -> bool:
+        spec, step, newest = self.spec.checkpoints, self.state.step, view.newest_step
+        if newest <= step:
             return False
-        ahead = newest_step - step >= spec.follow_every_steps
-        boundary = newest_step // spec.every_steps > step // spec.every_steps
-        return ahead or boundary or newest_step >= self.spec.training.total_steps
+        ahead = newest - step >= spec.follow_every_steps
+        boundary = newest // spec.every_steps > step // spec.every_steps
+        return ahead or boundary or newest >= self.spec.training.total_steps or self._is_at_risk(view)
+
+    def _is_at_risk(self, view: SwarmView) -> bool:
+        """Whether the newest state may be lost with a single machine, or with peers that are about to go."""
+        holders = [view.leases[peer] for peer in self._donors(view)]
+        staying = [lease for lease in holders if not lease.departing]
+        return not staying or (len(staying) == 1 and time.monotonic() >= self._rest_until)
 
     def _donors(self, view: SwarmView) -> list[str]:
-        return [
-            peer
-            for peer in view.donors(self.state.step + 1, self.board.identity.peer_id)
-            if peer in view.leases
-        ]
+        """Peers that are ahead of us."""
+        donors = view.donors(self.state.step + 1, self.board.identity.peer_id)
+        return [peer for peer in donors if peer in view.leases]
 
     def _take_from(self, donor: str) -> bool:
         timeout = self.spec.averaging.download_timeout
         try:
-            step, tensors = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
+            snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
         except StateUnavailable as error:
             logger.info("no state from %s: %s", donor, error)
             return False
-        if (reason := self._why_refused(step, tensors)) is not None:
-            self.announce("refused", f"refused the state of step {step} from {donor}: {reason}")
+        if (reason := self._why_refused(snapshot)) is not None:
+            self.announce("refused", f"refused the state of step {snapshot.step} from {donor}: {reason}")
             return False
-        self.state.load(step, tensors)
-        self._digest = state_digest(step, tensors)
+        self.state.load(snapshot)
+        self._digest = state_digest(snapshot)
         self._reached = time.time()
         return True
 
-    def _why_refused(self, step: int, tensors: list[torch.Tensor]) -> str | None:
+    def _why_refused(self, snapshot: Snapshot) -> str | None:
         """Judge a downloaded state; its shapes and finiteness were checked on receipt."""
-        if step <= self.state.step:
+        if snapshot.step <= self.state.step:
             return f"the run is at step {self.state.step} already"
-        self.candidate.load(step, tensors)
+        self.candidate.load(snapshot)
         loss = self.evaluator.loss(self.candidate, PROBE_ROWS)
         limit = self._probe_loss * self.spec.checkpoints.max_heldout_ratio
         if not math.isfinite(loss) or loss > limit:

@@ -42,8 +42,14 @@ class PeerStatus(BaseModel):
     """Samples of the current global step."""
     partial_rounds: int = 0
     failed_rounds: int = 0
+    reloads: dict[str, int] = Field(default_factory=dict)
+    """How often it fetched the swarm's state again, by reason."""
+    goodput: float | None = None
+    """Samples that went into global steps / samples computed by this peer."""
     handed_over: int | None = None
-    """Samples a leaving peer handed over, once known."""
+    """Samples that it computed and, when leaving, handed over to another peer."""
+    taken_over: int = 0
+    """Samples that it took over from peers that left."""
 
 
 class CheckpointStatus(BaseModel):

@@ -4,33 +4,72 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Counters(BaseModel):
+    """Samples of one peer, or of all.
+
+    :param computed: forward and backward passes made
+    :param contributed: put into global steps, whoever computed them
+    :param handed_over: computed here, taken over by another peer when this one left; `taken_over`: the other side
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    computed: int = 0
+    contributed: int = 0
+    handed_over: int = 0
+    taken_over: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            **{name: getattr(self, name) + getattr(other, name) for name in Counters.model_fields}
+        )
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(
+            **{name: getattr(self, name) - getattr(other, name) for name in Counters.model_fields}
+        )
+
+    def fell_below(self, other: Counters) -> bool:
+        """Whether any counter is lower than it was: its peer has been restarted."""
+        return any(getattr(self, name) < getattr(other, name) for name in Counters.model_fields)
+
+    def goodput(self, pending: int) -> float | None:
+        """Samples that went into global steps / samples computed; those still pending count as neither.
+
+        >>> Counters(computed=100, contributed=60, handed_over=20).goodput(pending=10)
+        0.8888888888888888
+        """
+        settled = self.computed - pending
+        if settled <= 0:
+            return None
+        return min(1.0, max(0.0, (self.contributed + self.handed_over - self.taken_over) / settled))
 
 
 class Totals(BaseModel):
-    """Samples computed, and samples that went into global steps, in all and by peer.
+    """Samples in all and by peer.
 
     >>> totals = Totals()
-    >>> totals.count("peer", contributed=96, computed=128); totals.count("peer", contributed=8, computed=8)
-    >>> totals.samples, totals.computed
+    >>> totals.count("peer", Counters(contributed=96, computed=128))
+    >>> totals.count("peer", Counters(contributed=8, computed=8))
+    >>> totals.all.contributed, totals.all.computed
     (104, 136)
     """
 
-    samples: int = 0
-    computed: int = 0
-    by_peer: dict[str, int] = {}
-    # the last counters seen of each peer: (contributed, computed)
-    counters: dict[str, tuple[int, int]] = {}
+    all: Counters = Counters()
+    by_peer: dict[str, Counters] = {}
+    # the last counters seen of each peer
+    last: dict[str, Counters] = {}
 
-    def count(self, peer_id: str, *, contributed: int, computed: int) -> None:
+    def count(self, peer_id: str, now: Counters) -> None:
         """Add what a peer's counters have grown by; a counter that fell belongs to a restarted peer."""
-        last_contributed, last_computed = self.counters.get(peer_id, (0, 0))
-        if computed < last_computed or contributed < last_contributed:
-            last_contributed = last_computed = 0
-        self.samples += contributed - last_contributed
-        self.computed += computed - last_computed
-        self.by_peer[peer_id] = self.by_peer.get(peer_id, 0) + contributed - last_contributed
-        self.counters[peer_id] = (contributed, computed)
+        before = self.last.get(peer_id, Counters())
+        growth = now if now.fell_below(before) else now - before
+        self.all += growth
+        self.by_peer[peer_id] = self.by_peer.get(peer_id, Counters()) + growth
+        self.last[peer_id] = now
 
     @classmethod
     def load(cls, path: Path) -> Totals:

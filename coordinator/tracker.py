@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from coordinator.lineage import Lineage
 from coordinator.status import CheckpointStatus, PeerStatus, RunState, RunStatus
-from coordinator.totals import Totals
+from coordinator.totals import Counters, Totals
 from swarm.clock import SwarmView, make_view
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord, Lease, PeerRecord
@@ -58,6 +59,8 @@ class Tracker:
         self._leases: dict[str, Lease] = {}
         self._heads: dict[str, HeadRecord] = {}
         self._peers: dict[str, _Known] = {}
+        self._lineage = Lineage()
+        self._apart: list[str] = []
         self._last_step = (0, time.time())
         self._step_seconds = 0.0
         self.status = self._make_status(time.time())
@@ -73,6 +76,7 @@ class Tracker:
         self.view = make_view(self._leases, self._heads, self.spec, now)
         self._forget(now)
         self._measure_step(now)
+        self._apart = self._lineage.observe(self.view)
         self.status = self._make_status(now)
         return self.status
 
@@ -95,7 +99,17 @@ class Tracker:
     def _remember(self, peer_id: str, record: PeerRecord) -> None:
         known = self._peers.setdefault(peer_id, _Known(record, record.issued))
         known.record, known.heard = record, max(known.heard, record.issued)
-        self.totals.count(peer_id, contributed=record.samples_contributed, computed=record.samples_computed)
+        lease = self._leases.get(peer_id)
+        self.totals.count(
+            peer_id,
+            Counters(
+                # leases come more often; one of a restarted peer may come before its first record
+                computed=max(record.samples_computed, lease.samples_computed if lease else 0),
+                contributed=record.samples_contributed,
+                handed_over=record.samples_handed_over,
+                taken_over=record.samples_taken_over,
+            ),
+        )
 
     def _forget(self, now: float) -> None:
         for peer_id, lease in self._leases.items():
@@ -128,8 +142,8 @@ class Tracker:
             target_batch_size=self.spec.training.target_batch_size,
             peers_online=len(online),
             samples_per_second=sum(peer.samples_per_second for peer in online),
-            samples_total=self.totals.samples,
-            goodput=self._goodput(),
+            samples_total=self.totals.all.contributed,
+            goodput=self.totals.all.goodput(pending=self._pending(step)),
             train_loss=_mean_loss(online, step),
             heldout_loss=self.heldout_loss,
             peers=peers,
@@ -137,17 +151,16 @@ class Tracker:
             generated_at=now,
             started_at=self.started_at,
             target_steps=self.spec.training.total_steps,
-            samples_accumulated=self.view.samples_at(step),
+            samples_accumulated=self._pending(step),
             reason=reason,
+            split=bool(self._apart),
             join_line=self.join_line,
             fingerprint=self.fingerprint,
         )
 
-    def _goodput(self) -> float | None:
-        """Samples in global steps / samples computed; those of the step in progress count as neither."""
-        pending = self.view.samples_at(self.view.newest_step)
-        settled = self.totals.computed - pending
-        return min(1.0, self.totals.samples / settled) if settled > 0 and self.totals.samples else None
+    def _pending(self, step: int) -> int:
+        """Samples accumulated for the step in progress."""
+        return self.view.samples_at(step, self.view.leading_branch(step) or "")
 
     def _peer_status(self, peer_id: str, known: _Known, now: float) -> PeerStatus:
         record, lease = known.record, self._leases.get(peer_id)
@@ -157,8 +170,9 @@ class Tracker:
             state = PeerState.JOINING  # its record came before its first lease
         elif not live and state is not PeerState.LEAVING:
             state = PeerState.LOST
-        contributed = self.totals.by_peer.get(peer_id, 0)
+        counters = self.totals.by_peer.get(peer_id, Counters())
         working = live and state.contributes
+        pending = lease.samples if lease is not None and live else 0
         return PeerStatus(
             peer_id=peer_id,
             name=record.name,
@@ -166,17 +180,21 @@ class Tracker:
             device=record.device,
             ranks=record.ranks,
             samples_per_second=record.samples_per_second if working else 0.0,
-            samples_contributed=contributed,
+            samples_contributed=counters.contributed,
             global_step=lease.step if lease is not None else record.global_step,
             loss=record.loss,
             last_seen=max(0.0, now - known.heard),
             client_mode=record.client_mode,
             version=record.version,
             error=record.last_error or None,
-            share=contributed / self.totals.samples if self.totals.samples else None,
-            samples_accumulated=lease.samples if lease is not None and live else 0,
+            share=counters.contributed / self.totals.all.contributed if self.totals.all.contributed else None,
+            samples_accumulated=pending,
             partial_rounds=record.rounds_partial,
             failed_rounds=record.rounds_failed,
+            reloads=record.reloads,
+            goodput=counters.goodput(pending),
+            handed_over=counters.handed_over,
+            taken_over=counters.taken_over,
         )
 
     def _state_of_run(self, online: list[PeerStatus], now: float) -> tuple[RunState, str | None]:

@@ -14,6 +14,8 @@ import torch
 class Accumulator:
     """Gradient accumulation weighted by samples.
 
+    `samples` counts everything accumulated, `samples_taken_over` the part of it that other peers computed.
+
     >>> parameter = torch.nn.Parameter(torch.zeros(2))
     >>> accumulator = Accumulator([parameter])
     >>> accumulator.add((parameter * torch.tensor([1.0, 3.0])).sum(), samples=4)
@@ -26,12 +28,13 @@ class Accumulator:
     def __init__(self, parameters: Sequence[torch.nn.Parameter]):
         self._parameters = list(parameters)
         self.samples = 0
-        self._loss_sum = 0.0
+        self.samples_taken_over = 0
+        self.loss_sum = 0.0
 
     @property
     def mean_loss(self) -> float | None:
         """Mean loss over the accumulated samples."""
-        return self._loss_sum / self.samples if self.samples else None
+        return self.loss_sum / self.samples if self.samples else None
 
     def add(self, loss: torch.Tensor, samples: int) -> bool:
         """Backpropagate the mean loss of a micro-batch of `samples`; False (and nothing added) if it is not finite."""
@@ -40,8 +43,19 @@ class Accumulator:
             return False
         (loss * samples).backward()
         self.samples += samples
-        self._loss_sum += value * samples
+        self.loss_sum += value * samples
         return True
+
+    def take_over(self, mean: Sequence[torch.Tensor], samples: int, loss_sum: float) -> None:
+        """Add what another peer has accumulated: its mean gradient per sample, and how many samples that is of."""
+        with torch.no_grad():
+            for parameter, gradient in zip(self._parameters, mean, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.add_(gradient.to(parameter.device, parameter.dtype), alpha=samples)
+        self.samples += samples
+        self.samples_taken_over += samples
+        self.loss_sum += loss_sum
 
     def mean_into(self, buffers: Sequence[torch.Tensor]) -> bool:
         """Write the mean gradient per sample into `buffers` (zeros for no samples).
@@ -66,5 +80,5 @@ class Accumulator:
         """Forget everything accumulated."""
         for parameter in self._parameters:
             parameter.grad = None
-        self.samples = 0
-        self._loss_sum = 0.0
+        self.samples = self.samples_taken_over = 0
+        self.loss_sum = 0.0

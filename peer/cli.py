@@ -52,6 +52,16 @@ def join(
     stop_after_steps: Annotated[
         int | None, typer.Option(min=1, help="Leave after so many global steps.")
     ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=5.0, help="Seconds to leave politely in after SIGTERM, SIGINT, SIGUSR1 or a notice."
+        ),
+    ] = 30.0,
+    preemption_notice: Annotated[
+        str | None,
+        typer.Option(help="File or URL where the cloud announces that this machine will be taken away."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
@@ -62,6 +72,7 @@ def join(
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
     from peer.join import JoinOptions
     from peer.join import join as join_run
+    from peer.preemption import PreemptionNotice
     from peer.reporting import make_reporter
 
     options = JoinOptions(
@@ -75,6 +86,8 @@ def join(
         announce_maddrs=announce_maddrs or [],
         cache_dir=(cache_dir or default_cache_dir()).expanduser(),
         stop_after_steps=stop_after_steps,
+        grace=grace,
+        preemption_notice=PreemptionNotice(preemption_notice) if preemption_notice else None,
     )
     reporter = make_reporter(json)
     try:

@@ -8,6 +8,7 @@ gradients, and only if the swarm has not moved on without us.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 
 from peer.accumulator import Accumulator
 from peer.presence import Presence
+from peer.suspension import SuspensionWatch
 from swarm.averager import SwarmAverager
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.states import PeerState
@@ -32,7 +34,8 @@ class StepReport:
 
     :param global_step: the step that was reached
     :param loss: mean training loss over our own samples of this step, None if we had none
-    :param samples: our own samples in it; `swarm_samples`: everyone's
+    :param samples: what we put into it; `taken_over`: those of them that departed peers had computed
+    :param swarm_samples: what everyone put into it
     :param group: peers that averaged, ourselves included
     :param received: share of the averaged gradient that arrived, 0 to 1
     :param seconds: time spent averaging and updating
@@ -41,6 +44,7 @@ class StepReport:
     global_step: int
     loss: float | None
     samples: int
+    taken_over: int
     swarm_samples: int
     group: int
     received: float
@@ -60,9 +64,10 @@ class GlobalStep:
         averager: SwarmAverager,
         buffers: Sequence[torch.Tensor],
         presence: Presence,
+        suspension: SuspensionWatch,
     ):
         self.state, self.accumulator, self.averager = state, accumulator, averager
-        self.buffers, self.presence = buffers, presence
+        self.buffers, self.presence, self.suspension = buffers, presence, suspension
         self.rounds_partial = 0
         self.rounds_failed = 0
         self.partial_in_a_row = 0
@@ -70,20 +75,21 @@ class GlobalStep:
     def make(self) -> StepReport | None:
         """Make the step that is due.
 
-        :returns: None if it was not made: the swarm has moved on, or it is no longer due. The accumulated samples
-            are still there in both cases.
+        :returns: None if it was not made: the swarm has moved on, it is no longer due, or this process was suspended
+            in the middle of it. The accumulated samples are still there in all cases.
         """
         started = time.monotonic()
         self.presence.update(state=PeerState.AVERAGING)
         result = self._average_gradients()
-        if result is None:
+        if result is None or self.suspension.seconds:
             self.presence.update(state=PeerState.TRAINING)
             return None
         loss, samples = self.accumulator.mean_loss, self.accumulator.samples
+        taken_over = self.accumulator.samples_taken_over
         self.accumulator.reset()
-        self.state.apply_gradients(self.buffers)
+        self.state.apply_gradients(self.buffers, result.round_id)
         # averaging without samples: nobody takes this for the beginning of the next step
-        self.presence.update(step=self.state.step, samples=0)
+        self.presence.update(step=self.state.step, branch=self.state.branch, samples=0)
         if result.group_size > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
             self._average_parameters(result.group_size)
         self.presence.update(state=PeerState.TRAINING)
@@ -91,6 +97,7 @@ class GlobalStep:
             global_step=self.state.step,
             loss=loss,
             samples=samples,
+            taken_over=taken_over,
             swarm_samples=sum(result.samples_by_peer.values()),
             group=result.group_size,
             received=result.received_fraction,
@@ -99,12 +106,13 @@ class GlobalStep:
 
     def _average_gradients(self) -> RoundResult | None:
         """Fill the buffers with the mean gradient of everyone at our step."""
-        step, target = self.state.step, self.state.spec.training.target_batch_size
+        step, branch = self.state.step, self.state.branch
+        target = self.state.spec.training.target_batch_size
         for _attempt in range(MAX_ATTEMPTS):
             view = self.presence.refresh()
-            if view.newest_step > step:
+            if view.has_left_behind(step, branch):
                 return None
-            members = view.members_at(step)
+            members = view.members_at(step, branch)
             if not self.accumulator.mean_into(self.buffers):
                 logger.warning("threw away a gradient that was not finite")
             samples = self.accumulator.samples
@@ -114,18 +122,18 @@ class GlobalStep:
                 result = self.averager.run_round(
                     RoundKind.GRADIENTS,
                     step=step,
+                    branch=branch,
                     group_size=len(members),
                     weight=float(samples),
                     samples=samples,
                 )
             except RoundFailed as error:
-                self.rounds_failed += 1
-                logger.info("averaging round of step %d failed: %s", step, error)
+                self._count_failure(f"averaging round of step {step} failed: {error}")
                 continue
             if sum(result.samples_by_peer.values()) and self._finite():
                 self._count(result)
                 return result
-            self.rounds_failed += 1
+            self._count_failure(f"averaging round of step {step} gave nothing that can be used")
         # visible to each other, yet no round comes about: go on alone rather than stand still
         enough = self.accumulator.samples and self.accumulator.mean_into(self.buffers)
         return self._alone() if enough else None
@@ -135,22 +143,32 @@ class GlobalStep:
         self.state.copy_parameters_to(self.buffers)
         try:
             result = self.averager.run_round(
-                RoundKind.STATE, step=self.state.step, group_size=group_size, weight=1.0, samples=0
+                RoundKind.STATE,
+                step=self.state.step,
+                branch=self.state.branch,
+                group_size=group_size,
+                weight=1.0,
+                samples=0,
             )
         except RoundFailed as error:
-            self.rounds_failed += 1
-            logger.info("re-averaging parameters after step %d failed: %s", self.state.step, error)
+            self._count_failure(f"re-averaging parameters after step {self.state.step} failed: {error}")
             return
         self._count(result)
-        if self._finite():
+        if self._finite() and not self.suspension.seconds:
             self.state.copy_parameters_from(self.buffers)
 
     def _alone(self) -> RoundResult:
-        return RoundResult({self.presence.peer_id: self.accumulator.samples}, 1.0, 1.0)
+        return RoundResult(secrets.token_hex(8), {self.presence.peer_id: self.accumulator.samples}, 1.0, 1.0)
+
+    def _count_failure(self, reason: str) -> None:
+        self.rounds_failed += 1
+        self.presence.update(last_error=reason)
+        logger.info(reason)
 
     def _count(self, result: RoundResult) -> None:
         if result.complete:
             self.partial_in_a_row = 0
+            self.presence.update(last_error="")
         else:
             self.rounds_partial += 1
             self.partial_in_a_row += 1

@@ -9,15 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -27,9 +23,14 @@ from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
+from peer.departure import Departure
 from peer.global_step import GlobalStep
+from peer.grace import Grace, end_at_once_when_told
+from peer.hand_over import HandOverDesk
+from peer.preemption import PreemptionNotice
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
+from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from peer.training_loop import TrainingLoop
 from swarm.addresses import Address, require_port_free, require_reachable
@@ -41,6 +42,7 @@ from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
+from swarm.sockets import remove_our_sockets
 from swarm.spec import RunSpec
 from swarm.training_state import TrainingState, build_model
 from swarm.transfer import BundleServer, fetch_bundle
@@ -48,6 +50,7 @@ from swarm.transfer import BundleServer, fetch_bundle
 logger = logging.getLogger(__name__)
 
 MAX_IDENTITIES_PER_CACHE = 256
+DEFAULT_GRACE_SECONDS = 30.0
 _ANIMALS = (
     *("otter", "heron", "lynx", "marten", "stork", "badger", "crane", "beaver"),
     *("sable", "elk", "plover", "falcon", "hare", "siskin", "wolf", "perch"),
@@ -68,10 +71,13 @@ class JoinOptions:
     announce_maddrs: Sequence[str] = ()
     cache_dir: Path = Path()
     stop_after_steps: int | None = None
+    grace: float = DEFAULT_GRACE_SECONDS
+    preemption_notice: PreemptionNotice | None = None
 
 
 def join(options: JoinOptions, reporter: Reporter) -> None:
     """Take part in a run until it is finished or we are told to stop; raises `ArtelError` with words for the user."""
+    end_at_once_when_told()
     increase_file_limit()
     device = choose_device(options.device)
     require_port_free(options.host_maddrs)
@@ -93,6 +99,7 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
             _participate(options, reporter, spec, manifest, bundle, identity, dht, device)
         finally:
             dht.shutdown()
+            remove_our_sockets()
 
 
 def _participate(
@@ -114,10 +121,14 @@ def _participate(
         prefix=spec.run_id,
         spec=spec.averaging,
         client_mode=options.client_mode,
-        state_source=state.tensors,
+        state_source=state.snapshot,
     )
-    stop = threading.Event()
-    _stop_on_signals(stop)
+    grace = Grace(options.grace)
+    grace.start()
+    if options.preemption_notice:
+        options.preemption_notice.watch(grace)
+    suspension = SuspensionWatch(spec.leases.expiration)
+    suspension.start()
     service = ServiceThread(dht)
     name = options.name or name_for(identity.peer_id)
     contacts = [manifest.authority, *(address.peer_id for address in options.addresses)]
@@ -132,20 +143,30 @@ def _participate(
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
         accumulator = Accumulator(state.parameters)
+        desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])
+        desk.open(service)
         loop = TrainingLoop(
             spec,
             state,
             stream,
             accumulator,
-            GlobalStep(state, accumulator, averager, buffers, presence),
-            Synchronizer(state, averager, presence, stop),
+            GlobalStep(state, accumulator, averager, buffers, presence, suspension),
+            Synchronizer(state, averager, presence, grace.requested),
             presence,
+            desk,
+            Departure(spec, state, accumulator, buffers, presence, desk, service, grace, reporter),
+            suspension,
             reporter,
-            stop,
+            grace.requested,
         )
+
+        def say_goodbye() -> None:
+            presence.withdraw()
+            reporter.left("the grace period is over", loop.samples_contributed, loop.samples_computed)
+
+        grace.farewell = say_goodbye
         reason = loop.run(options.stop_after_steps)
-        presence.withdraw()
-        reporter.left(reason, loop.samples_contributed, loop.samples_computed)
+        reporter.left(grace.reason or reason, loop.samples_contributed, loop.samples_computed)
     finally:
         stream.close()
         service.stop()
@@ -166,18 +187,6 @@ def _open_stream(
         batch_size=options.micro_batch_size or spec.training.micro_batch_size,
         seed=stream_seed(spec.seed, identity.peer_id),
     )
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    """The first signal asks the loop to end, the second ends the process at once (children die with it)."""
-
-    def handle(signum: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + signum)
-        stop.set()
-
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-        signal.signal(getattr(signal, name), handle)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Keeps a peer present in the swarm: a thread renews its lease and record, and watches everyone else's.
 
-The training loop says what it is doing (`update`) and looks at the last picture (`view`); both cost nothing. The
-thread also notices when this process did not run for a while (suspended laptop, SIGSTOP): whatever it holds then is
-stale and must be reloaded before it takes part again.
+The training loop says what it is doing (`update`) and looks at the last picture (`view`); both cost nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from swarm.clock import SwarmView, make_view
-from swarm.dht import RecordBoard
+from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.records import HeadRecord, Lease, PeerRecord
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -23,6 +22,9 @@ logger = logging.getLogger(__name__)
 LEASE_RENEWALS_PER_PEER_RECORD = 4
 VIEW_REFRESHES_PER_LEASE = 4
 CONTACT_RENEWAL_SECONDS = 5.0
+REMEMBER_LOST_SECONDS = 600.0
+# a silent DHT must not eat up a departing peer's grace period
+WITHDRAWAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Activity:
 
     state: PeerState = PeerState.JOINING
     step: int = 0
+    branch: str = ""
+    departing: bool = False
     samples: int = 0
     samples_per_second: float = 0.0
     samples_contributed: int = 0
@@ -41,6 +45,9 @@ class Activity:
     round_seconds: float = 0.0
     rounds_partial: int = 0
     rounds_failed: int = 0
+    samples_handed_over: int = 0
+    samples_taken_over: int = 0
+    reloads: Mapping[str, int] = field(default_factory=dict)
     last_error: str = ""
 
 
@@ -68,11 +75,11 @@ class Presence:
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
+        self._met: dict[str, float] = {}
         self._view = SwarmView(now=time.time())
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
-        self._suspended_for = 0.0
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     @property
@@ -87,10 +94,10 @@ class Presence:
         self._thread.start()
 
     def update(self, **changes: object) -> None:
-        """Say what changed; a new state or step is published at once."""
+        """Say what changed; a new state, step or branch is published at once."""
         with self._lock:
             before, self.activity = self.activity, replace(self.activity, **changes)  # type: ignore[arg-type]
-        if (before.state, before.step) != (self.activity.state, self.activity.step):
+        if _worth_telling(before) != _worth_telling(self.activity):
             self._wake.set()
 
     def refresh(self) -> SwarmView:
@@ -101,49 +108,47 @@ class Presence:
             self._heads = self._heads if heads is None else heads
         return self._make_view()
 
-    def take_suspension(self) -> float:
-        """Seconds that this process was not running since the last call; 0.0 if it always was."""
-        with self._lock:
-            seconds, self._suspended_for = self._suspended_for, 0.0
-        return seconds
-
     def withdraw(self) -> None:
         """Tell everyone that we are gone; the last thing a peer says."""
         self._stopped.set()
         self._wake.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=WITHDRAWAL_SECONDS)
         self.update(state=PeerState.LEAVING, samples=0)
-        self._publish(with_record=True)
+        self._publish(with_record=True, timeout=WITHDRAWAL_SECONDS)
 
     def _run(self) -> None:
         period = self.spec.leases.period
-        next_lease, next_contact, renewals, last_tick = 0.0, 0.0, 0, time.time()
+        next_lease, next_contact, renewals = 0.0, 0.0, 0
         while not self._stopped.is_set():
             woken = self._wake.wait(period / VIEW_REFRESHES_PER_LEASE)
             self._wake.clear()
-            last_tick = self._notice_suspension(last_tick)
-            near = self.view.is_near(self.activity.step, self.spec.training.target_batch_size)
+            activity, target = self.activity, self.spec.training.target_batch_size
+            near = self.view.is_near(activity.step, activity.branch, target)
             if woken or near or time.monotonic() >= next_lease:
                 renewals += 1
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period
             if time.monotonic() >= next_contact:
-                self.board.renew_contacts()
+                self.board.renew_contacts(self._lost())
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
 
-    def _notice_suspension(self, last_tick: float) -> float:
-        # a DHT that answers slowly also makes a gap, but never longer than its calls' deadlines
-        now = time.time()
-        if now - last_tick > self.spec.leases.expiration:
-            with self._lock:
-                self._suspended_for += now - last_tick
-        return now
+    def _lost(self) -> list[str]:
+        """Peers whose leases we knew and that have expired: they may be behind a cut that is over."""
+        with self._lock:
+            self._met |= {
+                peer: lease.expires for peer, lease in self._leases.items() if not lease.client_mode
+            }
+            recently = time.time() - REMEMBER_LOST_SECONDS
+            self._met = {peer: expiry for peer, expiry in self._met.items() if expiry > recently}
+            return [
+                peer for peer, expiry in self._met.items() if expiry < time.time() and peer != self.peer_id
+            ]
 
-    def _publish(self, with_record: bool) -> None:
-        self.board.publish(self._lease())
+    def _publish(self, with_record: bool, timeout: float = CALL_TIMEOUT_SECONDS) -> None:
+        self.board.publish(self._lease(), timeout)
         if with_record:
-            self.board.publish(self._peer_record())
+            self.board.publish(self._peer_record(), timeout)
 
     def _lease(self) -> Lease:
         now, activity = time.time(), self.activity
@@ -154,8 +159,11 @@ class Presence:
             state=activity.state,
             step=activity.step,
             samples=activity.samples,
+            samples_computed=activity.samples_computed,
             samples_per_second=activity.samples_per_second,
             client_mode=self.description.client_mode,
+            branch=activity.branch,
+            departing=activity.departing,
         )
 
     def _peer_record(self) -> PeerRecord:
@@ -180,6 +188,9 @@ class Presence:
             round_seconds=activity.round_seconds,
             rounds_partial=activity.rounds_partial,
             rounds_failed=activity.rounds_failed,
+            samples_handed_over=activity.samples_handed_over,
+            samples_taken_over=activity.samples_taken_over,
+            reloads=dict(activity.reloads),
             last_error=activity.last_error[:200],
         )
 
@@ -187,3 +198,8 @@ class Presence:
         with self._lock:
             leases = {**self._leases, self.peer_id: self._lease()}
             return make_view(leases, self._heads, self.spec, time.time())
+
+
+def _worth_telling(activity: Activity) -> tuple[object, ...]:
+    """What others must hear of at once when it changes."""
+    return activity.state, activity.step, activity.branch, activity.departing

@@ -37,6 +37,10 @@ class Reporter:
             f"({report.samples} ours), averaged in {report.seconds:.1f} s; {summary}"
         )
 
+    def handed_over(self, samples: int, heir: str) -> None:
+        """A departing peer's samples of the current step are with another peer now."""
+        self._line(f"handed {samples} samples of the current step over to {heir}")
+
     def message(self, text: str) -> None:
         """Anything else that a person should know."""
         self._line(text)
@@ -72,11 +76,15 @@ class JsonReporter(Reporter):
             global_step=report.global_step,
             loss=report.loss,
             samples=report.samples,
+            taken_over=report.taken_over,
             group=report.group,
             swarm_samples=report.swarm_samples,
             received=round(report.received, 4),
             seconds=round(report.seconds, 3),
         )
+
+    def handed_over(self, samples: int, heir: str) -> None:
+        self._event("handed_over", samples=samples, heir=heir)
 
     def message(self, text: str) -> None:
         self._event("message", text=text)

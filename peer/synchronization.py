@@ -53,7 +53,7 @@ class Synchronizer:
             donor = self._try_once(self.presence.refresh(), force)
             if donor is not _NO_DONOR:
                 self.trusted_own_state = True
-                self.presence.update(step=self.state.step, last_error="")
+                self.presence.update(step=self.state.step, branch=self.state.branch, last_error="")
                 return Synced(self.state.step, donor, time.monotonic() - started)
             attempt += 1
             if attempt >= STALLED_AFTER_ATTEMPTS:
@@ -86,14 +86,14 @@ class Synchronizer:
     def _load_from(self, donor: str, min_step: int) -> bool:
         timeout = self.state.spec.averaging.download_timeout
         try:
-            step, tensors = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
+            snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
         except StateUnavailable as error:
             logger.info("no state from %s: %s", donor, error)
             return False
-        if step < min_step:
-            logger.info("state of %s is at step %d, below the head's %d", donor, step, min_step)
+        if snapshot.step < min_step:
+            logger.info("state of %s is at step %d, below the head's %d", donor, snapshot.step, min_step)
             return False
-        self.state.load(step, tensors)
+        self.state.load(snapshot)
         return True
 
 

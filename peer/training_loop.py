@@ -14,23 +14,23 @@ import torch
 
 from data_prep.stream import TrainingStream
 from peer.accumulator import Accumulator
+from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport
+from peer.hand_over import HandOverDesk
 from peer.presence import Presence
 from peer.reporting import Reporter
+from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
-from swarm.clock import SwarmView
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 SPEED_SMOOTHING = 0.2
 PARTIAL_ROUNDS_BEFORE_RELOAD = 3
-# after the last step: how long to stay so that the coordinator can fetch the final state
-LINGER_SECONDS = 60.0
 
 
 class TrainingLoop:
-    """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set.
+    """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set; then leaves politely.
 
     :param stop: set from outside to end after the micro-batch in hand
     """
@@ -44,53 +44,81 @@ class TrainingLoop:
         global_step: GlobalStep,
         synchronizer: Synchronizer,
         presence: Presence,
+        desk: HandOverDesk,
+        departure: Departure,
+        suspension: SuspensionWatch,
         reporter: Reporter,
         stop: threading.Event,
     ):
         self.spec, self.state, self.stream = spec, state, stream
         self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
-        self.presence, self.reporter, self.stop = presence, reporter, stop
+        self.presence, self.desk, self.departure = presence, desk, departure
+        self.suspension, self.reporter, self.stop = suspension, reporter, stop
         self.samples_computed = 0
         self.samples_contributed = 0
         self.steps_made = 0
         self._samples_per_second = 0.0
 
     def run(self, stop_after_steps: int | None = None) -> str:
-        """Train; returns in words why it ended."""
+        """Train and leave; returns in words why it ended."""
+        reason = self._train(stop_after_steps)
+        self.departure.leave(self._make_step)
+        return reason
+
+    def _train(self, stop_after_steps: int | None) -> str:
         self._synchronize(force=False)
         self.state.model.train()
         while not self.stop.is_set():
             if self.state.step >= self.spec.training.total_steps:
-                self._linger()
                 return "the run is finished"
             if stop_after_steps is not None and self.steps_made >= stop_after_steps:
                 return f"made {self.steps_made} global steps as asked"
-            if self._fell_behind():
-                self._synchronize(force=True)
+            if (reason := self._why_reload()) is not None:
+                self._reload(reason)
                 continue
             self._micro_batch()
-            if self.presence.view.is_due(self.state.step, self.spec.training.target_batch_size):
+            self._take_over()
+            if self.presence.view.is_due(
+                self.state.step, self.state.branch, self.spec.training.target_batch_size
+            ):
                 self._make_step()
         return "asked to stop"
 
-    def _fell_behind(self) -> bool:
-        """Whether our state must not be used any further before it is reloaded."""
-        if (seconds := self.presence.take_suspension()) > 0:
-            self.reporter.message(f"was suspended for {seconds:.0f} s")
-            return True
+    def _why_reload(self) -> str | None:
+        """Why our state must not be used any further before it was fetched again, or None."""
+        if self.suspension.take() > 0:
+            return "was suspended"
         if self.global_step.partial_in_a_row >= PARTIAL_ROUNDS_BEFORE_RELOAD:
-            self.reporter.message("several rounds in a row were partial")
             self.global_step.partial_in_a_row = 0
-            return True
-        return self.presence.view.newest_step > self.state.step
+            return "partial rounds in a row"
+        view = self.presence.view
+        if view.newest_step > self.state.step:
+            return "fell behind"
+        if view.has_left_behind(self.state.step, self.state.branch):
+            return "trained apart from the swarm"
+        return None
+
+    def _reload(self, reason: str) -> None:
+        self.reporter.message(f"{reason} (at step {self.state.step}): fetching the swarm's state")
+        reloads = self.presence.activity.reloads
+        self.presence.update(reloads={**reloads, reason: reloads.get(reason, 0) + 1})
+        self._synchronize(force=True)
 
     def _synchronize(self, force: bool) -> None:
         self.accumulator.reset()
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
-        self.presence.update(state=PeerState.TRAINING, step=self.state.step, samples=0)
+        self.presence.update(state=PeerState.TRAINING, samples=0)
         self.reporter.synced(synced)
+
+    def _take_over(self) -> None:
+        """Add what departing peers have sent since the last micro-batch."""
+        samples = self.desk.settle(self.accumulator, self.state.step, self.state.branch)
+        if samples:
+            total = self.presence.activity.samples_taken_over + samples
+            self.presence.update(samples=self.accumulator.samples, samples_taken_over=total)
+            self.reporter.message(f"took over {samples} samples from a departing peer")
 
     def _micro_batch(self) -> None:
         started = time.monotonic()
@@ -135,18 +163,6 @@ class TrainingLoop:
     def _summary(self, report: StepReport) -> str:
         share = report.samples / report.swarm_samples if report.swarm_samples else 0.0
         return f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours"
-
-    def _linger(self) -> None:
-        """Stay as a donor until the head record shows that the coordinator has the final state."""
-        deadline = time.monotonic() + LINGER_SECONDS
-        while time.monotonic() < deadline and not self.stop.is_set():
-            if _final_state_is_safe(self.presence.refresh(), self.spec.training.total_steps):
-                return
-            self.stop.wait(self.spec.leases.period)
-
-
-def _final_state_is_safe(view: SwarmView, total_steps: int) -> bool:
-    return view.head is not None and view.head.step >= total_steps
 
 
 @contextlib.contextmanager

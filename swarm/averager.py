@@ -2,7 +2,8 @@
 
 hivemind does the work (matchmaking, butterfly all-reduce, compression). This subclass changes what it trusts:
 
-- A group is keyed by kind and global step (hivemind's "group bits"), so peers at different steps never average.
+- A group is keyed by kind, global step and branch (hivemind's "group bits"), so peers at different steps never
+  average, nor two parts of a swarm that trained apart.
 - The size of the group is known from leases, so matchmaking ends when everyone is there instead of timing out.
 - A round reports what was really received, not only how many peers were grouped.
 - State is downloaded from a donor that the caller chose by signed records, against known shapes, and never from
@@ -15,6 +16,7 @@ the main thread, before other threads; it dies with its parent. One round at a t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -26,28 +28,26 @@ from hivemind.averaging import DecentralizedAverager
 from hivemind.averaging.allreduce import AllReduceRunner
 from hivemind.averaging.group_info import GroupInfo
 from hivemind.averaging.key_manager import GroupKeyManager
-from hivemind.compression import (
-    CompressionInfo,
-    NoCompression,
-    deserialize_torch_tensor,
-)
+from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
 from hivemind.utils import MPFuture
 from hivemind.utils.asyncio import aiter_with_timeout
-from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
 
 from swarm.codecs import compression_for
-from swarm.lifeline import die_with_parent
+from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
+from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
+from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
 
 logger = logging.getLogger(__name__)
 
-STATE_OVERHEAD_BYTES = 2**20
+BRANCH_KEY_BITS = 32
+BRANCH_HEX_DIGITS = 16
 
-# (step, tensors) of the state to hand to a newcomer, or None when there is nothing to give
-StateSource = Callable[[], "tuple[int, Sequence[torch.Tensor]] | None"]
+# the state to hand to a newcomer, or None when there is nothing to give
+StateSource = Callable[[], "Snapshot | None"]
 
 
 class StateUnavailable(Exception):
@@ -58,7 +58,9 @@ class SwarmAverager(DecentralizedAverager):
     """Averages one set of buffers in rounds, and hands out and fetches state.
 
     >>> averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging)      # doctest: +SKIP
-    >>> averager.run_round(RoundKind.GRADIENTS, step=7, group_size=3, weight=96.0, samples=96)  # doctest: +SKIP
+    >>> averager.run_round(                                                                   # doctest: +SKIP
+    ...     RoundKind.GRADIENTS, step=7, branch="", group_size=3, weight=96.0, samples=96
+    ... )
 
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
     :param state_source: called in this process whenever a newcomer asks for state
@@ -100,9 +102,9 @@ class SwarmAverager(DecentralizedAverager):
             signal.signal(signal.SIGINT, handler)
 
     def run_round(
-        self, kind: RoundKind, *, step: int, group_size: int, weight: float, samples: int
+        self, kind: RoundKind, *, step: int, branch: str, group_size: int, weight: float, samples: int
     ) -> RoundResult:
-        """Average the buffers in place with the other peers that are at `step`; blocks until done.
+        """Average the buffers in place with the other peers that are at `step` of `branch`; blocks until done.
 
         :param group_size: how many peers take part, ourselves included; the round starts as soon as they are there,
             or with those who came when the matchmaking time is over
@@ -111,7 +113,11 @@ class SwarmAverager(DecentralizedAverager):
         """
         wait = self._spec.matchmaking_time + 2 * self._spec.request_timeout
         self._outer_pipe.send(
-            ("_prepare_round", [], {"kind": int(kind), "step": step, "group_size": group_size})
+            (
+                "_prepare_round",
+                [],
+                {"kind": kind, "bits": _group_bits(kind, step, branch), "size": group_size},
+            )
         )
         control = super().step(
             gather=samples,
@@ -129,14 +135,12 @@ class SwarmAverager(DecentralizedAverager):
             if not isinstance(error, Exception):
                 raise
             raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
-        gathered, received, inputs = result
+        gathered, round_id, received, inputs = result
         samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
-        return RoundResult(samples_by_peer, received, inputs)
+        return RoundResult(round_id, samples_by_peer, received, inputs)
 
-    def download_state(
-        self, donor: str, *, shapes: Sequence[torch.Size], timeout: float
-    ) -> tuple[int, list[torch.Tensor]]:
-        """Fetch (global step, tensors) from one donor.
+    def download_state(self, donor: str, *, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
+        """Fetch the training state from one donor.
 
         :param shapes: of the fp32 tensors that must arrive, in order
         :raises StateUnavailable: the donor is gone, too slow, has nothing, or sends something else
@@ -159,25 +163,25 @@ class SwarmAverager(DecentralizedAverager):
     def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], Any]:
         """Called by hivemind in the host process when a newcomer asks; an empty list means: nothing to give."""
         state = self._state_source() if self._state_source is not None else None
-        step, tensors = state if state is not None else (-1, [])
-        return {"step": step}, tensors, None
+        step, branch, tensors = state if state is not None else Snapshot(-1, "", [])
+        return {"step": step, "branch": branch}, tensors, None
+
+    def terminate(self) -> None:
+        """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
+        self.kill()
 
     # Everything below runs in the averager process.
 
     def run(self) -> None:
         die_with_parent(self._parent_pid)
-        # the host decides when to end; handlers inherited from it would keep terminate() from working
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for name in ("SIGINT", "SIGUSR1"):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        ignore_polite_signals()
         super().run()
 
-    async def _prepare_round(self, kind: int, step: int, group_size: int) -> None:
-        """Key the next matchmaking by kind and step, and let it end when `group_size` peers are there."""
-        bits = f"{step:b}{kind:b}"
+    async def _prepare_round(self, kind: RoundKind, bits: str, size: int) -> None:
+        """Key the next matchmaking by `bits`, and let it end when `size` peers are there."""
         self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None)
-        self._matchmaking.target_group_size = group_size
-        self.allreduce_kwargs["compression"] = self._codecs[RoundKind(kind)]
+        self._matchmaking.target_group_size = size
+        self.allreduce_kwargs["compression"] = self._codecs[kind]
         self._received = (0.0, 0.0)
 
     async def _run_allreduce_inplace_(
@@ -198,7 +202,7 @@ class SwarmAverager(DecentralizedAverager):
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
-        return (gathered, *self._received)
+        return (gathered, group_info.group_id.hex()[:BRANCH_HEX_DIGITS], *self._received)
 
     async def _declare_for_download_periodically(self) -> None:
         """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""
@@ -208,11 +212,9 @@ class SwarmAverager(DecentralizedAverager):
     ) -> AsyncIterator[averaging_pb2.DownloadData]:
         """Stream our current state: metadata in the first message, then the tensors uncompressed."""
         metadata, tensors, _infos = await self._get_current_state_from_host_process()
-        for index, tensor in enumerate(tensors):
-            info = CompressionInfo.from_tensor(tensor, key=index)
-            for part in split_for_streaming(NoCompression().compress(tensor, info, allow_inplace=False)):
-                yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
-                metadata = b""
+        for part in pack_tensors(tensors, NoCompression()):
+            yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
+            metadata = b""
 
     async def _fetch_state(
         self, donor: str, shapes: list[tuple[int, ...]], timeout: float, future: MPFuture
@@ -220,34 +222,25 @@ class SwarmAverager(DecentralizedAverager):
         try:
             future.set_result(await asyncio.wait_for(self._receive_state(donor, shapes), timeout))
         except asyncio.TimeoutError:
-            future.set_exception(StateUnavailable(f"the download took longer than {timeout:.0f} s"))
+            future.set_exception(StateUnavailable("the donor was silent, or slower than the time allowed"))
+        except UnfitTensors as error:
+            future.set_exception(StateUnavailable(str(error)))
         except Exception as error:  # a donor can make deserialisation fail in any way
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 
-    async def _receive_state(
-        self, donor: str, shapes: list[tuple[int, ...]]
-    ) -> tuple[int, list[torch.Tensor]]:
+    async def _receive_state(self, donor: str, shapes: list[tuple[int, ...]]) -> Snapshot:
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
-        stream = await stub.rpc_download_state(averaging_pb2.DownloadRequest())
-        limit = 4 * sum(torch.Size(shape).numel() for shape in shapes) + STATE_OVERHEAD_BYTES
-        step, received = -1, 0
-        parts: list[Any] = []
-        tensors: list[torch.Tensor] = []
+        opening = stub.rpc_download_state(averaging_pb2.DownloadRequest())
+        stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
+        step, branch, collector = -1, "", TensorCollector(shapes)
         async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
             if message.metadata:
-                step = int(self.serializer.loads(message.metadata)["step"])
-            received += len(message.tensor_part.buffer)
-            if received > limit:
-                raise StateUnavailable(f"the donor sent more than the {limit} bytes that the state has")
-            if message.tensor_part.dtype and parts:
-                tensors.append(_checked_tensor(parts, shapes, len(tensors)))
-                parts = []
-            parts.append(message.tensor_part)
-        if parts:
-            tensors.append(_checked_tensor(parts, shapes, len(tensors)))
-        if step < 0 or len(tensors) != len(shapes):
-            raise StateUnavailable(f"the donor sent {len(tensors)} of {len(shapes)} tensors")
-        return step, tensors
+                metadata = self.serializer.loads(message.metadata)
+                step, branch = int(metadata["step"]), str(metadata["branch"])[:BRANCH_HEX_DIGITS]
+            collector.add(message.tensor_part)
+        if step < 0:
+            raise StateUnavailable("the donor has no state to give")
+        return Snapshot(step, branch, collector.finish())
 
 
 class _FixedKey(GroupKeyManager):
@@ -257,15 +250,7 @@ class _FixedKey(GroupKeyManager):
         pass
 
 
-def _checked_tensor(parts: list[Any], shapes: list[tuple[int, ...]], index: int) -> torch.Tensor:
-    """One received tensor, if it is the fp32 tensor of finite values expected at `index`."""
-    if index >= len(shapes):
-        raise StateUnavailable("the donor sent too many tensors")
-    if tuple(parts[0].size) != shapes[index] or parts[0].dtype != "float32":
-        raise StateUnavailable(
-            f"tensor {index} is {parts[0].dtype}{list(parts[0].size)}, not float32{shapes[index]}"
-        )
-    tensor = deserialize_torch_tensor(combine_from_streaming(parts))
-    if not torch.isfinite(tensor).all():
-        raise StateUnavailable(f"tensor {index} has values that are not finite")
-    return tensor
+def _group_bits(kind: RoundKind, step: int, branch: str) -> str:
+    """The key of a group, in the alphabet that hivemind allows."""
+    digest = hashlib.sha256(branch.encode()).digest()
+    return f"{int.from_bytes(digest[: BRANCH_KEY_BITS // 8], 'big'):0{BRANCH_KEY_BITS}b}{step:b}{int(kind):b}"

@@ -6,6 +6,7 @@ and no lease moves the clock further than the head record makes plausible.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class SwarmView:
     """What one participant sees of the swarm at time `now` (seconds since the epoch).
 
     >>> view = SwarmView(now=0.0)
-    >>> view.members_at(step=0), view.newest_step
+    >>> view.members_at(step=0, branch=""), view.newest_step
     ([], 0)
     """
 
@@ -37,33 +38,72 @@ class SwarmView:
         steps = [lease.step for lease in self.leases.values() if lease.state.contributes]
         return max([self.head.step if self.head else 0, *steps])
 
-    def members_at(self, step: int) -> list[str]:
-        """Peers that take part in the global step that starts from `step`."""
-        return sorted(
-            peer for peer, lease in self.leases.items() if lease.step == step and lease.state.contributes
-        )
+    def branches_at(self, step: int) -> dict[str, list[str]]:
+        """Contributing peers at a step by branch; more than one branch means that parts trained apart."""
+        branches: dict[str, list[str]] = {}
+        for peer, lease in sorted(self.leases.items()):
+            if lease.step == step and lease.state.contributes:
+                branches.setdefault(lease.branch, []).append(peer)
+        return branches
 
-    def samples_at(self, step: int) -> int:
+    def leading_branch(self, step: int) -> str | None:
+        """The branch that everyone at this step should be on; None if nobody is there.
+
+        The head record's if it is at this step, else that of most peers; ties are broken in the same way by everyone.
+        """
+        branches = self.branches_at(step)
+        if self.head is not None and self.head.step == step and self.head.branch in branches:
+            return self.head.branch
+        return max(branches, key=lambda branch: (len(branches[branch]), branch), default=None)
+
+    def has_left_behind(self, step: int, branch: str) -> bool:
+        """Whether the swarm is further than this state, or at its step on another branch."""
+        return self.newest_step > step or self.leading_branch(step) not in (None, branch)
+
+    def members_at(self, step: int, branch: str) -> list[str]:
+        """Peers that take part in the global step that starts from `step` of `branch`."""
+        return self.branches_at(step).get(branch, [])
+
+    def samples_at(self, step: int, branch: str) -> int:
         """Samples that everyone has reported for this step."""
-        return sum(self.leases[peer].samples for peer in self.members_at(step))
+        return sum(self.leases[peer].samples for peer in self.members_at(step, branch))
 
-    def is_due(self, step: int, target_batch_size: int) -> bool:
+    def is_due(self, step: int, branch: str, target_batch_size: int) -> bool:
         """Whether the step may be made: enough samples, or somebody who saw enough has begun to average."""
-        return self.samples_at(step) >= target_batch_size or any(
+        return self.samples_at(step, branch) >= target_batch_size or any(
             self.leases[peer].state is PeerState.AVERAGING and self.leases[peer].samples > 0
-            for peer in self.members_at(step)
+            for peer in self.members_at(step, branch)
         )
 
-    def is_near(self, step: int, target_batch_size: int) -> bool:
+    def is_near(self, step: int, branch: str, target_batch_size: int) -> bool:
         """Whether the step would be due if everyone went on at its own speed since its last report.
 
         The moment for everyone to report afresh, so that the decision falls on real counts and without delay.
         """
-        projected = sum(projected_samples(self.leases[peer], self.now) for peer in self.members_at(step))
+        members = self.members_at(step, branch)
+        projected = sum(projected_samples(self.leases[peer], self.now) for peer in members)
         return projected >= target_batch_size
 
+    def seconds_until_due(self, step: int, branch: str, target_batch_size: int) -> float:
+        """How long until the step is due if everyone goes on at its own speed; infinite if nobody computes."""
+        members = [self.leases[peer] for peer in self.members_at(step, branch)]
+        missing = target_batch_size - sum(projected_samples(lease, self.now) for lease in members)
+        speed = sum(lease.samples_per_second for lease in members if lease.state is PeerState.TRAINING)
+        if missing <= 0:
+            return 0.0
+        return missing / speed if speed > 0 else math.inf
+
+    def heirs(self, step: int, branch: str, exclude: str) -> list[str]:
+        """Peers that can take over what another one has accumulated for this step, the fastest first."""
+        able = [
+            (self.leases[peer].samples_per_second, peer)
+            for peer in self.members_at(step, branch)
+            if peer != exclude and not self.leases[peer].departing and not self.leases[peer].client_mode
+        ]
+        return [peer for _speed, peer in sorted(able, reverse=True)]
+
     def donors(self, min_step: int, exclude: str) -> list[str]:
-        """Who to ask for a state of at least `min_step`: the furthest peers first, then coordinators."""
+        """Whom to ask for a state of at least `min_step`: the furthest of the leading branch, then coordinators."""
         able = [
             (lease.step, peer)
             for peer, lease in self.leases.items()
@@ -71,6 +111,7 @@ class SwarmView:
             and lease.state.contributes
             and not lease.client_mode
             and lease.step >= min_step
+            and lease.branch == self.leading_branch(lease.step)
         ]
         peers = [peer for _step, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import os
+import random
 import sys
 import threading
 from collections.abc import Sequence
@@ -25,13 +26,15 @@ from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
-from swarm.lifeline import die_with_parent, set_parent_death_signal
+from swarm.lifeline import die_with_parent, ignore_polite_signals, set_parent_death_signal
 from swarm.records import RecordType, _Record, dht_key, pack_record, unpack_record
+from swarm.sockets import name_our_sockets, sweep_dead_sockets
 
 logger = logging.getLogger(__name__)
 
 STARTUP_TIMEOUT_SECONDS = 60.0
 CALL_TIMEOUT_SECONDS = 10.0
+MAX_LOST_PINGED = 4
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
 Records = dict[str, RecordType]
@@ -43,11 +46,22 @@ class TiedDHT(hivemind.DHT):
 
     def run(self) -> None:
         die_with_parent(self._parent_pid)
+        ignore_polite_signals()
         if sys.platform.startswith("linux"):
             # only inside this forked child: p2pd is started by asyncio, and hivemind passes it no options
-            tie = functools.partial(set_parent_death_signal, os.getpid())
+            tie = functools.partial(_tie_daemon, os.getpid())
             asyncio.create_subprocess_exec = functools.partial(asyncio.create_subprocess_exec, preexec_fn=tie)
         super().run()
+
+    def terminate(self) -> None:
+        """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
+        self.kill()
+
+
+def _tie_daemon(parent: int) -> None:
+    """Between fork and exec of libp2p's daemon, which obeys every signal: out of the group, but not of our life."""
+    os.setpgid(0, 0)
+    set_parent_death_signal(parent)
 
 
 def open_dht(
@@ -60,6 +74,8 @@ def open_dht(
     validators: Sequence[RecordValidatorBase] = (),
 ) -> TiedDHT:
     """Start a DHT node; raises `OperationFailed` with the daemon's own words when it does not start."""
+    sweep_dead_sockets()
+    name_our_sockets()
     try:
         return TiedDHT(
             start=True,
@@ -122,15 +138,16 @@ class RecordBoard:
             return {}
         return dict(self._checked(record_type, answer.value))
 
-    def renew_contacts(self) -> None:
-        """Ping the peers of first contact, without waiting.
+    def renew_contacts(self, lost: Sequence[str] = ()) -> None:
+        """Ping the peers of first contact, and some that were lost, without waiting.
 
         hivemind drops a node that was silent once from its routing table and never asks again: after a restart of
         the coordinator, or a cut of the network, the two halves would stay apart for ever.
         """
-        if self.contacts:
+        chosen = (*self.contacts, *random.sample(list(lost), min(len(lost), MAX_LOST_PINGED)))
+        if chosen:
             with self._pipe_lock:
-                self.dht.run_coroutine(functools.partial(_ping, self.contacts), return_future=True)
+                self.dht.run_coroutine(functools.partial(_ping, chosen), return_future=True)
 
     def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Any:
         for owner, entry in entries.items():

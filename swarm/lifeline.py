@@ -25,6 +25,15 @@ def die_with_parent(parent: int) -> None:
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
 
 
+def ignore_polite_signals() -> None:
+    """Call in a freshly forked child: a signal to the whole group (Ctrl-C, a batch system's SIGTERM) is for the parent.
+
+    The parent needs its children to leave politely; they end when it tells them, or with it.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def set_parent_death_signal(parent: int) -> None:
     """Linux only; safe between fork and exec, and kept over exec."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -27,6 +27,7 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=200)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Branch = Annotated[str, Field(pattern=r"^[0-9a-f]{0,16}$")]
 
 
 class _Record(BaseModel):
@@ -41,7 +42,11 @@ class _Record(BaseModel):
 
 
 class Lease(_Record):
-    """A sign of life: which step this peer is at, and how many samples it has accumulated for it."""
+    """A sign of life: which step this peer is at, and how many samples it has accumulated for it.
+
+    :param branch: of its training state, see `Snapshot`
+    :param departing: it is about to go: still counts in this step, but nothing may be entrusted to it
+    """
 
     KIND = "leases"
     kind: Literal["leases"] = "leases"
@@ -49,8 +54,11 @@ class Lease(_Record):
     state: Annotated[PeerState, Field(strict=False)]
     step: Count
     samples: Count
+    samples_computed: Count = 0
     samples_per_second: Rate = 0.0
     client_mode: bool = False
+    branch: Branch = ""
+    departing: bool = False
 
 
 class PeerRecord(_Record):
@@ -76,6 +84,11 @@ class PeerRecord(_Record):
     round_seconds: Rate = 0.0
     rounds_partial: Count = 0
     rounds_failed: Count = 0
+    # samples computed here that another peer took over, and the other way round
+    samples_handed_over: Count = 0
+    samples_taken_over: Count = 0
+    # how often the state had to be fetched again, by reason
+    reloads: Annotated[dict[ShortText, Count], Field(max_length=8)] = {}
     last_error: ShortText = ""
 
 
@@ -89,6 +102,7 @@ class HeadRecord(_Record):
     kind: Literal["head"] = "head"
 
     step: Count
+    branch: Branch = ""
     reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
     finished: bool = False

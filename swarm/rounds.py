@@ -17,11 +17,13 @@ class RoundKind(int, Enum):
 class RoundResult:
     """What one averaging round really did, seen from this peer.
 
+    :param round_id: the same for every member of the group, and for nobody else
     :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
     :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
     :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
     """
 
+    round_id: str
     samples_by_peer: dict[str, int]
     received_fraction: float
     inputs_fraction: float

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import hivemind
 from google.protobuf.wrappers_pb2 import BytesValue
-from hivemind.p2p import P2P, P2PContext
+from hivemind.p2p import P2P, P2PContext, PeerID
 
 Result = TypeVar("Result")
 UnaryHandler = Callable[[bytes, P2PContext], Awaitable[bytes]]
 StreamHandler = Callable[[bytes, P2PContext], AsyncIterator[bytes]]
+CollectHandler = Callable[[AsyncIterator[bytes], P2PContext], Awaitable[bytes]]
 
 
 class ServiceThread:
@@ -62,3 +63,28 @@ async def add_stream_handler(p2p: P2P, name: str, handler: StreamHandler) -> Non
             yield BytesValue(value=chunk)
 
     await p2p.add_protobuf_handler(name, handle, BytesValue, stream_output=True)
+
+
+async def add_collect_handler(p2p: P2P, name: str, handler: CollectHandler) -> None:
+    """Serve `name`: a stream of messages in, one message out."""
+
+    async def handle(requests: AsyncIterator[BytesValue], context: P2PContext) -> BytesValue:
+        return BytesValue(value=await handler(_values(requests), context))
+
+    await p2p.add_protobuf_handler(name, handle, BytesValue, stream_input=True)
+
+
+async def call_collect_handler(p2p: P2P, peer_id: str, name: str, messages: Iterable[bytes]) -> bytes:
+    """Send a stream of messages to `name` of a peer; its answer."""
+
+    async def wrapped() -> AsyncIterator[BytesValue]:
+        for message in messages:
+            yield BytesValue(value=message)
+
+    answer = await p2p.call_protobuf_handler(PeerID.from_base58(peer_id), name, wrapped(), BytesValue)
+    return answer.value
+
+
+async def _values(requests: AsyncIterator[BytesValue]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request.value

@@ -14,6 +14,7 @@ import torch
 
 from model import LeanAlbertConfig, LeanAlbertForPreTraining
 from model.lamb import Lamb, parameter_groups
+from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
 
 UNTRAINED = ("albert.pooler.", "sop_classifier.")
@@ -57,33 +58,36 @@ class TrainingState:
             max_grad_norm=training.max_grad_norm,
         )
         self.step = 0
+        self.branch = ""
         self.lock = threading.RLock()
         self._allocate_moments()
 
     @property
     def shapes(self) -> list[torch.Size]:
-        """Shapes of `tensors()`, in order."""
+        """Shapes of a snapshot's tensors, in order."""
         return [tensor.shape for tensor in self._tensors()]
 
-    def tensors(self) -> tuple[int, list[torch.Tensor]]:
-        """(global step, fp32 CPU copies): parameters first, then the optimizer's moments in a fixed order."""
+    def snapshot(self) -> Snapshot:
+        """A copy: parameters first, then the optimizer's moments in a fixed order, fp32 on the CPU."""
         with self.lock, torch.no_grad():
-            return self.step, [
-                tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()
-            ]
+            tensors = [tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()]
+            return Snapshot(self.step, self.branch, tensors)
 
-    def load(self, step: int, tensors: Sequence[torch.Tensor]) -> None:
-        """Take over a state made by `tensors()`; raises ValueError if it does not fit."""
+    def load(self, snapshot: Snapshot) -> None:
+        """Take over a snapshot; raises ValueError if it does not fit."""
         own = self._tensors()
-        if [tensor.shape for tensor in own] != [tensor.shape for tensor in tensors]:
+        if [tensor.shape for tensor in own] != [tensor.shape for tensor in snapshot.tensors]:
             raise ValueError("the state does not have the shapes of this run's model and optimizer")
         with self.lock, torch.no_grad():
-            for target, source in zip(own, tensors, strict=True):
+            for target, source in zip(own, snapshot.tensors, strict=True):
                 target.copy_(source)
-            self.step = step
+            self.step, self.branch = snapshot.step, snapshot.branch
 
-    def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
-        """One global step: LAMB with these mean gradients at the learning rate of the current step."""
+    def apply_gradients(self, gradients: Sequence[torch.Tensor], branch: str) -> None:
+        """One global step: LAMB with these mean gradients at the learning rate of the current step.
+
+        :param branch: of the round that averaged them
+        """
         with self.lock:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient.to(parameter.device, parameter.dtype)
@@ -91,7 +95,7 @@ class TrainingState:
                 group["lr"] = self.spec.learning_rate_at(self.step)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
+            self.step, self.branch = self.step + 1, branch
 
     def copy_parameters_to(self, buffers: Sequence[torch.Tensor]) -> None:
         """Copy the parameters into fp32 CPU buffers of the same shapes."""
@@ -114,7 +118,7 @@ class TrainingState:
         }
 
     def load_named(
-        self, step: int, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+        self, step: int, branch: str, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
     ) -> None:
         """Take over a checkpoint's weights (the model's state dict, tied ones once) and moments; raises KeyError."""
         own = self.named_moments()
@@ -128,7 +132,7 @@ class TrainingState:
                 raise KeyError(f"weights have an unknown {unexpected[0]}")
             for name, moment in own.items():
                 moment.copy_(moments[name])
-            self.step = step
+            self.step, self.branch = step, branch
 
     def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [
@@ -146,9 +150,9 @@ class TrainingState:
         return [*self.parameters, *self.named_moments().values()]
 
 
-def state_digest(step: int, tensors: Sequence[torch.Tensor]) -> str:
+def state_digest(snapshot: Snapshot) -> str:
     """SHA-256 over the step and the bytes of all tensors, in hex."""
-    digest = hashlib.sha256(str(step).encode())
-    for tensor in tensors:
+    digest = hashlib.sha256(str(snapshot.step).encode())
+    for tensor in snapshot.tensors:
         digest.update(tensor.contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from swarm.bundle import MANIFEST_NAME, BundleCache, BundleFile, SignedManifest,
 from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import BadInput, OperationFailed
 from swarm.service import ServiceThread, add_stream_handler, add_unary_handler
+from swarm.sockets import name_our_sockets
 
 MANIFEST_HANDLER = "artel.bundle.manifest"
 FILE_HANDLER = "artel.bundle.file"
@@ -121,6 +122,7 @@ def require_trusted(signed: SignedManifest, address: Address, fingerprint: str |
 
 
 async def _connect(addresses: Sequence[Address]) -> P2P:
+    name_our_sockets()
     try:
         return await P2P.create(
             initial_peers=[address.text for address in addresses],

@@ -54,7 +54,7 @@ def new_state(tokenizer) -> TrainingState:
 
 def advance(state: TrainingState, steps: int = 1) -> None:
     for _ in range(steps):
-        state.apply_gradients([torch.randn_like(parameter) for parameter in state.parameters])
+        state.apply_gradients([torch.randn_like(parameter) for parameter in state.parameters], "")
 
 
 def write(store: CheckpointStore, state: TrainingState, tokenizer, heldout_loss: float = 1.0):
@@ -68,7 +68,7 @@ def test_a_state_comes_back_exactly(tmp_path, state, tokenizer):
     again = new_state(tokenizer)
     load_checkpoint(store.newest_intact(), again)
     assert again.step == 3
-    for own, other in zip(again.tensors()[1], state.tensors()[1], strict=True):
+    for own, other in zip(again.snapshot().tensors, state.snapshot().tensors, strict=True):
         assert torch.equal(own, other)
 
 
@@ -81,7 +81,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, s
     for continued in (state, resumed):
         torch.manual_seed(5)
         advance(continued, 2)
-    for own, other in zip(resumed.tensors()[1], state.tensors()[1], strict=True):
+    for own, other in zip(resumed.snapshot().tensors, state.snapshot().tensors, strict=True):
         assert torch.equal(own, other)
 
 

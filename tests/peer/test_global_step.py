@@ -59,7 +59,7 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
 def saved(process: LineProcess, path: Path) -> list[torch.Tensor]:
     process.tell(save=str(path))
     process.hear()
-    return torch.load(path, weights_only=True)[1]
+    return torch.load(path, weights_only=True)[2]
 
 
 def plain_pytorch(spec: RunSpec, seeds: list[int], steps: int = 2) -> list[torch.Tensor]:

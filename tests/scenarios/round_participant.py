@@ -19,6 +19,7 @@ from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.dht import open_dht
 from swarm.identity import Identity
 from swarm.rounds import RoundFailed, RoundKind
+from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
 
 
@@ -40,7 +41,7 @@ def main() -> None:
         for value in setup["values"]
     ]
     averager = SwarmAverager(
-        buffers, dht, prefix="test", spec=spec, state_source=lambda: (setup["step"], buffers)
+        buffers, dht, prefix="test", spec=spec, state_source=lambda: Snapshot(setup["step"], "", buffers)
     )
     say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
@@ -58,15 +59,15 @@ def seeded(seed: int, size: int) -> torch.Tensor:
 def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) -> dict:
     if "download" in command:
         try:
-            step, tensors = averager.download_state(
+            snapshot = averager.download_state(
                 command["download"], shapes=[buffer.shape for buffer in buffers], timeout=10
             )
         except StateUnavailable as error:
             return {"failed": str(error)}
-        return {"step": step, "values": [tensor.tolist() for tensor in tensors]}
+        return {"step": snapshot.step, "values": [tensor.tolist() for tensor in snapshot.tensors]}
     try:
         kind = RoundKind[command.pop("round").upper()]
-        result = averager.run_round(kind, **command)
+        result = averager.run_round(kind, **{"branch": "", **command})
     except RoundFailed as error:
         return {"failed": str(error)}
     return {

@@ -19,6 +19,7 @@ import torch
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
 from peer.presence import Description, Presence
+from peer.suspension import SuspensionWatch
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
@@ -44,13 +45,15 @@ def main() -> None:
     state = new_state(spec)
     buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
     averager = SwarmAverager(
-        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.tensors
+        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
     )
     presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
     presence.start()
     presence.update(state=PeerState.TRAINING)
     accumulator = Accumulator(state.parameters)
-    global_step = GlobalStep(state, accumulator, averager, buffers, presence)
+    suspension = SuspensionWatch(spec.leases.expiration)
+    suspension.start()
+    global_step = GlobalStep(state, accumulator, averager, buffers, presence, suspension)
     say(peer_id=identity.peer_id, addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
         command = json.loads(line)
@@ -60,11 +63,11 @@ def main() -> None:
             presence.update(samples=accumulator.samples)
             say(samples=accumulator.samples)
         elif "step" in command:
-            wait_for_members(presence, state.step, command["step"])
+            wait_for_members(presence, state, command["step"])
             report = global_step.make()
             say(made=report is not None, group=report.group if report else 0, step=state.step)
         else:
-            torch.save(state.tensors(), command["save"])
+            torch.save(tuple(state.snapshot()), command["save"])
             say(saved=command["save"])
     presence.withdraw()
     averager.shutdown()
@@ -88,11 +91,11 @@ def loss_of(state: TrainingState, seed: int) -> torch.Tensor:
     return output.loss
 
 
-def wait_for_members(presence: Presence, step: int, count: int) -> None:
+def wait_for_members(presence: Presence, state: TrainingState, count: int) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while len(presence.view.members_at(step)) < count:
+    while len(presence.view.members_at(state.step, state.branch)) < count:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{count} members at step {step} did not show up")
+            raise TimeoutError(f"{count} members at step {state.step} did not show up")
         time.sleep(0.05)
 
 

@@ -40,42 +40,44 @@ def view(head_record=None, **leases) -> SwarmView:
 
 def test_the_dead_do_not_count():
     seen = view(alive=lease(samples=30), dead=lease(samples=1000, age=5.0))
-    assert seen.members_at(5) == ["alive"]
-    assert seen.samples_at(5) == 30
+    assert seen.members_at(5, "") == ["alive"]
+    assert seen.samples_at(5, "") == 30
 
 
 def test_samples_of_other_steps_do_not_count():
     seen = view(a=lease(step=5, samples=30), b=lease(step=4, samples=500))
-    assert seen.samples_at(5) == 30
-    assert not seen.is_due(5, target_batch_size=100)
+    assert seen.samples_at(5, "") == 30
+    assert not seen.is_due(5, "", target_batch_size=100)
 
 
 def test_a_step_is_due_when_the_samples_are_there():
     seen = view(a=lease(samples=60), b=lease(samples=40))
-    assert seen.is_due(5, target_batch_size=100)
-    assert not seen.is_due(5, target_batch_size=101)
+    assert seen.is_due(5, "", target_batch_size=100)
+    assert not seen.is_due(5, "", target_batch_size=101)
 
 
 def test_a_step_is_due_when_somebody_has_begun_to_average():
     assert view(a=lease(samples=1), b=lease(samples=1, state=PeerState.AVERAGING)).is_due(
-        5, target_batch_size=1000
+        5, "", target_batch_size=1000
     )
 
 
 def test_re_averaging_parameters_without_samples_does_not_make_the_next_step_due():
-    assert not view(a=lease(samples=1), b=lease(state=PeerState.AVERAGING)).is_due(5, target_batch_size=1000)
+    assert not view(a=lease(samples=1), b=lease(state=PeerState.AVERAGING)).is_due(
+        5, "", target_batch_size=1000
+    )
 
 
 def test_a_step_is_near_by_each_peers_speed_but_due_by_real_counts_only():
     seen = view(a=lease(samples=10, speed=20.0, age=1.5))
-    assert seen.is_near(5, target_batch_size=40)
-    assert not seen.is_near(5, target_batch_size=41)
-    assert not seen.is_due(5, target_batch_size=40)
-    assert seen.samples_at(5) == 10
+    assert seen.is_near(5, "", target_batch_size=40)
+    assert not seen.is_near(5, "", target_batch_size=41)
+    assert not seen.is_due(5, "", target_batch_size=40)
+    assert seen.samples_at(5, "") == 10
 
 
 def test_who_averages_is_not_projected():
-    assert not view(a=lease(samples=10, speed=20.0, age=1.5, state=PeerState.AVERAGING)).is_near(5, 11)
+    assert not view(a=lease(samples=10, speed=20.0, age=1.5, state=PeerState.AVERAGING)).is_near(5, "", 11)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_who_averages_is_not_projected():
 )
 def test_only_those_who_train_take_part(state):
     seen = view(a=lease(samples=100, state=state, step=9))
-    assert seen.members_at(9) == []
+    assert seen.members_at(9, "") == []
     assert seen.newest_step == 5
 
 

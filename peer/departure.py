@@ -1,0 +1,120 @@
+"""Leaving politely: what this peer has accumulated goes into the swarm's step, or to another peer; its state stays.
+
+A departing peer computes nothing more. If the swarm's step comes within the grace period, it takes part; if not, it
+hands its samples over. If no other peer has its training state, it stays until the coordinator has copied it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from peer.accumulator import Accumulator
+from peer.grace import Grace
+from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
+from peer.presence import Presence
+from peer.reporting import Reporter
+from swarm.clock import SwarmView
+from swarm.service import ServiceThread
+from swarm.spec import RunSpec
+from swarm.training_state import TrainingState
+
+# a hand-over and the copying of the state need this much of the grace period
+RESERVE_SECONDS = 5.0
+LONGEST_LOOK_SECONDS = 0.25
+ROUNDS_TO_ALLOW_FOR = 2
+# after the last step of a run: how long to stay so that the coordinator can fetch the final state
+LINGER_SECONDS = 60.0
+
+
+class Departure:
+    """Ends one peer's part in a run."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        state: TrainingState,
+        accumulator: Accumulator,
+        buffers: Sequence[torch.Tensor],
+        presence: Presence,
+        desk: HandOverDesk,
+        service: ServiceThread,
+        grace: Grace,
+        reporter: Reporter,
+    ):
+        self.spec, self.state, self.accumulator, self.buffers = spec, state, accumulator, buffers
+        self.presence, self.desk, self.service = presence, desk, service
+        self.grace, self.reporter = grace, reporter
+
+    def leave(self, make_step: Callable[[], None]) -> None:
+        """Place samples and state with those who stay, as far as the grace period allows, and withdraw.
+
+        :param make_step: makes the global step that is due, if it can
+        """
+        self.presence.update(departing=True, samples_per_second=0.0)
+        self._place_samples(make_step)
+        self.desk.close()
+        self._wait_until_state_is_safe()
+        self.presence.withdraw()
+
+    def _place_samples(self, make_step: Callable[[], None]) -> None:
+        target = self.spec.training.target_batch_size
+        while self.grace.remaining > 0:
+            step, branch = self.state.step, self.state.branch
+            self.desk.settle(self.accumulator, step, branch)
+            if not self.accumulator.samples:
+                return
+            view = self.presence.refresh()
+            if view.has_left_behind(step, branch):
+                return
+            if view.is_due(step, branch, target):
+                make_step()
+            elif self._step_comes_in_time(view):
+                self._look_again_soon()
+            elif not view.heirs(step, branch, exclude=self.presence.peer_id) or self._hand_over():
+                return
+            else:
+                self._look_again_soon()
+
+    def _step_comes_in_time(self, view: SwarmView) -> bool:
+        target = self.spec.training.target_batch_size
+        until_due = view.seconds_until_due(self.state.step, self.state.branch, target)
+        round_seconds = ROUNDS_TO_ALLOW_FOR * self.presence.activity.round_seconds
+        return until_due + round_seconds < self.grace.remaining - RESERVE_SECONDS
+
+    def _hand_over(self) -> bool:
+        samples = self.accumulator.samples
+        budget = self.grace.remaining
+        try:
+            heir = hand_over(self.service, self.presence, self.accumulator, self.buffers, seconds=budget)
+        except HandOverFailed as error:
+            self.reporter.message(f"{samples} samples may be lost: {error}")
+            return True
+        if heir is None:
+            return False
+        self.presence.update(
+            samples=0, samples_handed_over=self.presence.activity.samples_handed_over + samples
+        )
+        self.reporter.handed_over(samples, heir)
+        return True
+
+    def _wait_until_state_is_safe(self) -> None:
+        """Stay as a donor while nobody else has our state: another peer that stays, or the coordinator."""
+        deadline = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < deadline and self.grace.remaining > 0:
+            if self._state_is_safe(self.presence.refresh()):
+                return
+            self._look_again_soon()
+
+    def _state_is_safe(self, view: SwarmView) -> bool:
+        step, branch = self.state.step, self.state.branch
+        if view.head is None or view.head.step >= step or view.has_left_behind(step, branch):
+            return True
+        finished = step >= self.spec.training.total_steps
+        staying = [peer for peer in view.members_at(step, branch) if not view.leases[peer].departing]
+        return bool(staying) and not finished
+
+    def _look_again_soon(self) -> None:
+        time.sleep(min(LONGEST_LOOK_SECONDS, self.spec.leases.period / 4))

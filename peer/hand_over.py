@@ -1,0 +1,189 @@
+"""Hands what a departing peer has accumulated over to one that stays, so that no computed sample is lost.
+
+The departing peer sends an offer (step, branch, samples, loss) and its mean gradient, compressed like in a round; the
+heir's training loop adds it to its own accumulator between two micro-batches, and only then the answer says so. At
+most once: an offer whose answer did not come is not made to anybody else. A gradient of another step or branch, from
+somebody who is not a live peer of this step, of the wrong shapes or not finite is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from hivemind.p2p import P2PContext, P2PDaemonError, P2PHandlerError
+from hivemind.proto import runtime_pb2
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peer.accumulator import Accumulator
+from peer.presence import Presence
+from swarm.codecs import compression_for
+from swarm.service import ServiceThread, add_collect_handler, call_collect_handler
+from swarm.states import PeerState
+from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+
+logger = logging.getLogger(__name__)
+
+HANDLER = "artel.hand_over"
+WAITING_OFFERS = 4
+# how long the heir's training loop may take until it looks at an offer: a micro-batch
+SETTLING_SECONDS = 60.0
+
+
+class HandOverFailed(Exception):
+    """Nobody knows whether the offer was taken, so it must not be repeated; says who did not answer."""
+
+
+class Offer(BaseModel):
+    """The first message of a hand-over: what the gradient that follows is of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    step: Annotated[int, Field(ge=0)]
+    branch: str
+    samples: Annotated[int, Field(gt=0)]
+    loss_sum: Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Answer(BaseModel):
+    """What became of an offer: `refused` gives the reason, and is empty if it was taken over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    refused: str = ""
+
+
+@dataclass
+class _Waiting:
+    """An offer that has arrived whole and waits for the training loop."""
+
+    offer: Offer
+    mean: Sequence[torch.Tensor]
+    refusal: Future[str] = field(default_factory=Future)
+
+
+class HandOverDesk:
+    """Receives what departing peers hand over.
+
+    :param shapes: of the gradients, in order
+    """
+
+    def __init__(self, presence: Presence, shapes: Sequence[torch.Size]):
+        self.presence, self.shapes = presence, list(shapes)
+        self._waiting: queue.Queue[_Waiting] = queue.Queue(WAITING_OFFERS)
+
+    def open(self, service: ServiceThread) -> None:
+        """Begin to accept offers."""
+        service.run(add_collect_handler(service.p2p, HANDLER, self._receive), timeout=10)
+
+    def settle(self, accumulator: Accumulator, step: int, branch: str) -> int:
+        """Called by the training loop between micro-batches: add what has arrived; returns the samples added."""
+        added = 0
+        while True:
+            try:
+                waiting = self._waiting.get_nowait()
+            except queue.Empty:
+                return added
+            if not waiting.refusal.set_running_or_notify_cancel():
+                continue  # the sender has given up
+            offer = waiting.offer
+            if (offer.step, offer.branch) == (step, branch):
+                accumulator.take_over(waiting.mean, offer.samples, offer.loss_sum)
+                added += offer.samples
+                waiting.refusal.set_result("")
+            else:
+                waiting.refusal.set_result("this peer has gone on")
+
+    def close(self) -> None:
+        """Refuse what has arrived since the last `settle`; nothing is accepted from a peer that is departing."""
+        self.settle(_NOWHERE, step=-1, branch="")
+
+    async def _receive(self, messages: AsyncIterator[bytes], context: P2PContext) -> bytes:
+        try:
+            refusal = await self._take(messages, str(context.remote_id))
+        except (UnfitTensors, ValidationError, ValueError) as error:
+            refusal = f"malformed: {' '.join(str(error).split())[:200]}"
+        except asyncio.TimeoutError:
+            refusal = "this peer was too busy"
+        return Answer(refused=refusal).model_dump_json().encode()
+
+    async def _take(self, messages: AsyncIterator[bytes], sender: str) -> str:
+        offer = Offer.model_validate_json(await messages.__anext__())
+        if reason := self._why_refused(offer, sender):
+            return reason
+        collector = TensorCollector(self.shapes)
+        async for message in messages:
+            collector.add(runtime_pb2.Tensor.FromString(message))
+        waiting = _Waiting(offer, collector.finish())
+        try:
+            self._waiting.put_nowait(waiting)
+        except queue.Full:
+            return "this peer is taking over others already"
+        return await asyncio.wait_for(asyncio.wrap_future(waiting.refusal), SETTLING_SECONDS)
+
+    def _why_refused(self, offer: Offer, sender: str) -> str:
+        activity = self.presence.activity
+        if activity.departing or activity.state is PeerState.LEAVING:
+            return "this peer is leaving, too"
+        if (offer.step, offer.branch) != (activity.step, activity.branch):
+            return f"this peer is at step {activity.step}"
+        if sender not in self.presence.view.members_at(offer.step, offer.branch):
+            return "the sender has no live lease for this step"
+        if offer.samples > 2 * self.presence.spec.training.target_batch_size:
+            return "no peer accumulates that many samples in a step"
+        return ""
+
+
+def hand_over(
+    service: ServiceThread,
+    presence: Presence,
+    accumulator: Accumulator,
+    buffers: Sequence[torch.Tensor],
+    seconds: float,
+) -> str | None:
+    """Give everything accumulated to one of the swarm's other peers; blocks at most `seconds`.
+
+    :param buffers: fp32 tensors of the parameters' shapes, overwritten with the mean gradient
+    :returns: who took it, after which the accumulator is empty; None if everybody refused
+    :raises HandOverFailed: no answer came
+    """
+    activity = presence.activity
+    if not accumulator.mean_into(buffers):
+        return None
+    offer = Offer(
+        step=activity.step,
+        branch=activity.branch,
+        samples=accumulator.samples,
+        loss_sum=accumulator.loss_sum,
+    )
+    codec = compression_for(presence.spec.averaging.gradient_compression)
+    messages = [part.SerializeToString() for part in pack_tensors(buffers, codec)]
+    for heir in presence.view.heirs(activity.step, activity.branch, exclude=presence.peer_id):
+        try:
+            answer = service.run(_send(service, heir, offer, messages), timeout=seconds)
+        except (P2PDaemonError, P2PHandlerError, FutureTimeout, asyncio.TimeoutError, OSError) as error:
+            # it may have been added all the same: offered to another one it could count twice
+            raise HandOverFailed(f"no answer from {heir} ({str(error) or type(error).__name__})") from None
+        if not answer.refused:
+            accumulator.reset()
+            return heir
+        logger.info("%s does not take over: %s", heir, answer.refused)
+    return None
+
+
+async def _send(service: ServiceThread, heir: str, offer: Offer, tensors: Sequence[bytes]) -> Answer:
+    def messages() -> Iterator[bytes]:
+        yield offer.model_dump_json().encode()
+        yield from tensors
+
+    return Answer.model_validate_json(await call_collect_handler(service.p2p, heir, HANDLER, messages()))
+
+
+_NOWHERE = Accumulator([])

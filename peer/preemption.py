@@ -1,0 +1,100 @@
+"""Watches for a cloud's notice that this machine will be taken away.
+
+The notice is a file that appears (not empty), or a URL that begins to answer with something other than `FALSE`:
+Amazon answers 404 until an instance is doomed, Google answers `FALSE` and then `TRUE`, others a document.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from peer.grace import Grace
+from swarm.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+REQUEST_SECONDS = 2.0
+MAX_NOTICE_BYTES = 4096
+NO_NOTICE = ("", "false", "none")
+TOKEN_PATH = "/latest/api/token"
+
+
+class PreemptionNotice:
+    """Where a notice will appear.
+
+    :param place: path of a file, or an http(s) URL
+    :raises BadInput: a URL of another kind, or a file in a folder that does not exist
+    """
+
+    def __init__(self, place: str):
+        scheme = urllib.parse.urlsplit(place).scheme
+        if scheme in ("http", "https"):
+            self.place = place
+            self._look: Callable[[str], str] = read_url
+        elif scheme in ("", "file"):
+            self.place, self._look = place.removeprefix("file://"), read_file
+            if not Path(self.place).parent.is_dir():
+                raise BadInput(
+                    f"--preemption-notice {place}: its folder does not exist; give the path of a file, or a URL"
+                )
+        else:
+            raise BadInput(
+                f"--preemption-notice {place}: give the path of a file, or an http:// or https:// URL"
+            )
+
+    def watch(self, grace: Grace) -> None:
+        """Look every 2 s from a thread, and tell the peer to go when the notice is there."""
+        threading.Thread(target=self._watch, args=(grace,), name="preemption", daemon=True).start()
+
+    def _watch(self, grace: Grace) -> None:
+        while not grace.requested.wait(POLL_SECONDS):
+            if self._look(self.place).strip().lower() not in NO_NOTICE:
+                grace.request(f"preemption notice at {self.place}")
+                return
+
+
+def read_file(path: str) -> str:
+    """Content of a notice file; empty if it is not there (yet)."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_NOTICE_BYTES)
+    except OSError:
+        return ""
+
+
+def read_url(url: str) -> str:
+    """Answer of a metadata server; empty if there is none, or an error."""
+    try:
+        return _get(url, {})
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            return ""
+    except (OSError, ValueError) as error:
+        logger.info("no answer from %s: %s", url, error)
+        return ""
+    return _read_with_token(url)
+
+
+def _read_with_token(url: str) -> str:
+    """Amazon's second version of the metadata service wants a session token first."""
+    token_url = urllib.parse.urlunsplit((*urllib.parse.urlsplit(url)[:2], TOKEN_PATH, "", ""))
+    asking = {"X-aws-ec2-metadata-token-ttl-seconds": "300"}
+    try:
+        token = _get(token_url, asking, method="PUT")
+        return _get(url, {"X-aws-ec2-metadata-token": token})
+    except (OSError, ValueError):
+        return ""
+
+
+def _get(url: str, headers: dict[str, str], method: str = "GET") -> str:
+    # Google's server answers only requests that carry its header; others ignore it
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google", **headers}, method=method)
+    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+        return response.read(MAX_NOTICE_BYTES).decode("utf-8", errors="replace")

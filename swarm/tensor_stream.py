@@ -1,0 +1,81 @@
+"""Tensors over a stream of messages: compressed by the sender, checked against known shapes by the receiver.
+
+Nothing is believed: not the number of tensors, their shapes, their size on the wire, nor that values are finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from hivemind.compression import CompressionBase, CompressionInfo, deserialize_torch_tensor
+from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
+
+OVERHEAD_BYTES = 2**20
+
+
+class UnfitTensors(Exception):
+    """What arrived are not the tensors that were expected; says why."""
+
+
+def pack_tensors(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> Iterator[Any]:
+    """Compress tensors one after another into hivemind's `Tensor` messages of at most 64 KiB each."""
+    for index, tensor in enumerate(tensors):
+        info = CompressionInfo.from_tensor(tensor, key=index)
+        yield from split_for_streaming(codec.compress(tensor, info, allow_inplace=False))
+
+
+class TensorCollector:
+    """Puts the messages of `pack_tensors` together again.
+
+    :param shapes: of the fp32 tensors that must arrive, in order
+
+    >>> from hivemind.compression import NoCompression
+    >>> collector = TensorCollector([torch.Size([2])])
+    >>> for part in pack_tensors([torch.tensor([1.0, 2.0])], NoCompression()):
+    ...     collector.add(part)
+    >>> collector.finish()[0].tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]]):
+        self._shapes = [tuple(shape) for shape in shapes]
+        self._limit = 4 * sum(torch.Size(shape).numel() for shape in self._shapes) + OVERHEAD_BYTES
+        self._received = 0
+        self._parts: list[Any] = []
+        self._tensors: list[torch.Tensor] = []
+
+    def add(self, part: Any) -> None:
+        """Take the next message; raises `UnfitTensors` as soon as it is clear that the rest will not fit."""
+        self._received += len(part.buffer)
+        if self._received > self._limit:
+            raise UnfitTensors(f"more than the {self._limit} bytes that the tensors have were sent")
+        if part.dtype and self._parts:  # only the first part of a tensor carries its type
+            self._complete_tensor()
+        self._parts.append(part)
+
+    def finish(self) -> list[torch.Tensor]:
+        """All tensors; raises `UnfitTensors` if some are missing."""
+        if self._parts:
+            self._complete_tensor()
+        if len(self._tensors) != len(self._shapes):
+            raise UnfitTensors(f"{len(self._tensors)} of {len(self._shapes)} tensors were sent")
+        return self._tensors
+
+    def _complete_tensor(self) -> None:
+        index, first = len(self._tensors), self._parts[0]
+        if index >= len(self._shapes):
+            raise UnfitTensors("too many tensors were sent")
+        if tuple(first.size) != self._shapes[index] or first.dtype != "float32":
+            raise UnfitTensors(
+                f"tensor {index} is {first.dtype}{list(first.size)}, not float32{list(self._shapes[index])}"
+            )
+        try:
+            tensor = deserialize_torch_tensor(combine_from_streaming(self._parts))
+        except Exception as error:  # a sender can make the codecs fail in any way
+            raise UnfitTensors(f"tensor {index} cannot be decoded ({error})") from None
+        if tuple(tensor.shape) != self._shapes[index] or not torch.isfinite(tensor).all():
+            raise UnfitTensors(f"tensor {index} has values that are not finite, or too few")
+        self._tensors.append(tensor)
+        self._parts = []
