@@ -10,6 +10,7 @@ from data_prep.builtin import iter_documents
 from data_prep.corpus_folder import read_corpus
 from data_prep.documents import Document
 from data_prep.prepare import prepare_corpus
+from data_prep.tokenizer import load_tokenizer
 from swarm.bundle import (
     HELDOUT_NAME,
     MANIFEST_NAME,
@@ -30,12 +31,19 @@ _PARTS = (TOKENIZER_FOLDER, HELDOUT_NAME, SHARDS_FOLDER)
 
 
 def prepare_bundle(
-    directory: Path, spec: RunSpec, base: Path, identity: Identity, say: Callable[[str], None]
+    directory: Path,
+    spec: RunSpec,
+    base: Path,
+    identity: Identity,
+    say: Callable[[str], None],
+    tokenizer: Path | None = None,
 ) -> SignedManifest:
     """The signed bundle of this run: the one that is there, checked, or a new one.
 
     :param base: folder that a relative `data.source` is relative to
-    :raises BadInput: `data.source` is neither `builtin`, nor a corpus folder, nor a prepared directory
+    :param tokenizer: folder of the tokenizer that a new bundle must use; trained on the text without it
+    :raises BadInput: `data.source` is neither `builtin`, nor a corpus folder, nor a prepared directory, or a prepared
+        directory with another tokenizer
     :raises OperationFailed: a file of an existing bundle was changed
     """
     if (directory / MANIFEST_NAME).is_file():
@@ -45,11 +53,13 @@ def prepare_bundle(
     source = base / Path(spec.data.source).expanduser()
     if spec.data.source == BUILTIN:
         say("preparing the built-in corpus (once)")
-        _prepare(iter_documents(), directory, spec, say)
+        _prepare(iter_documents(), directory, spec, say, tokenizer)
     elif any(source.glob(CORPUS_PARTS)):
         say(f"preparing the documents in {source} (once)")
-        _prepare(read_corpus(source), directory, spec, say)
+        _prepare(read_corpus(source), directory, spec, say, tokenizer)
     else:
+        if tokenizer is not None:
+            _require_same_tokenizer(source / TOKENIZER_FOLDER, tokenizer)
         _copy_prepared(source, directory)
     return pack_bundle(directory, spec, identity)
 
@@ -71,7 +81,11 @@ def _reopen(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifes
 
 
 def _prepare(
-    documents: Iterable[Document], directory: Path, spec: RunSpec, say: Callable[[str], None]
+    documents: Iterable[Document],
+    directory: Path,
+    spec: RunSpec,
+    say: Callable[[str], None],
+    tokenizer: Path | None,
 ) -> None:
     data = spec.data
     prepare_corpus(
@@ -82,8 +96,17 @@ def _prepare(
         heldout_fraction=data.heldout_fraction,
         heldout_rows=data.heldout_rows,
         seed=spec.seed,
+        tokenizer_dir=tokenizer,
         progress=say,
     )
+
+
+def _require_same_tokenizer(theirs: Path, ours: Path) -> None:
+    if load_tokenizer(theirs).get_vocab() != load_tokenizer(ours).get_vocab():
+        raise BadInput(
+            f"the shards in {theirs.parent} were made with another tokenizer than the checkpoint: "
+            "give data.source the text or the shards that the run was started with"
+        )
 
 
 def _copy_prepared(source: Path, directory: Path) -> None:

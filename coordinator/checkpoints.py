@@ -67,7 +67,7 @@ class CheckpointStore:
 
     def list(self) -> list[Checkpoint]:
         """All checkpoints with a readable manifest, oldest first; digests of their files are not checked."""
-        found = (self._read(path) for path in self.directory.iterdir() if _NAME.match(path.name))
+        found = (read_checkpoint(path) for path in self.directory.iterdir() if _NAME.match(path.name))
         return sorted((item for item in found if item is not None), key=lambda item: item.step)
 
     def newest_intact(self) -> Checkpoint | None:
@@ -110,7 +110,7 @@ class CheckpointStore:
             raise OperationFailed(f"checkpoint {name} could not be written ({reason})") from None
         self._point_latest(final)
         self._thin_out()
-        written = self._read(final)
+        written = read_checkpoint(final)
         if written is None:
             raise OperationFailed(f"checkpoint {name} cannot be read back")
         return written
@@ -142,22 +142,23 @@ class CheckpointStore:
                 os.replace(checkpoint.path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
 
-    def _read(self, path: Path) -> Checkpoint | None:
-        try:
-            raw = (path / MANIFEST).read_bytes()
-            facts = json.loads(raw)
-            return Checkpoint(
-                path=path,
-                step=int(facts["step"]),
-                branch=str(facts.get("branch", "")),
-                run_id=str(facts["run_id"]),
-                train_loss=facts["train_loss"],
-                heldout_loss=facts["heldout_loss"],
-                digest=f"sha256:{file_digest(path / MANIFEST)}",
-                saved_at=float(facts["saved_at"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint in this folder, if its manifest can be read; digests of its files are not checked."""
+    try:
+        facts = json.loads((path / MANIFEST).read_bytes())
+        return Checkpoint(
+            path=path,
+            step=int(facts["step"]),
+            branch=str(facts.get("branch", "")),
+            run_id=str(facts["run_id"]),
+            train_loss=facts["train_loss"],
+            heldout_loss=facts["heldout_loss"],
+            digest=f"sha256:{file_digest(path / MANIFEST)}",
+            saved_at=float(facts["saved_at"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find_damage(path: Path) -> str | None:

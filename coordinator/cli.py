@@ -30,6 +30,14 @@ def run(
         list[str] | None, typer.Option(help="Addresses that others should use.")
     ] = None,
     dashboard: Annotated[str, typer.Option(help="HOST:PORT of the live page.")] = "127.0.0.1:8080",
+    authority: Annotated[
+        Path | None,
+        typer.Option(help="Serve a run that another coordinator has begun: its RUN_DIR/identity.key."),
+    ] = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(help="Begin with a checkpoint of this run, or the newest in a folder of them."),
+    ] = None,
     exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
 ) -> None:
     """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
@@ -43,6 +51,8 @@ def run(
         announce_maddrs=announce_maddrs or [],
         dashboard=dashboard,
         exit_when_finished=exit_when_finished,
+        authority=authority,
+        resume_from=resume_from,
     )
     run_coordinator(options, lambda line: print(line, flush=True))
 

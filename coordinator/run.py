@@ -20,9 +20,11 @@ from types import FrameType
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from coordinator.adoption import adopt_checkpoint
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.dashboard import DashboardServer, create_app
+from coordinator.deputy import Commission, be_commissioned, load_commission
 from coordinator.evaluation import HeldoutEvaluator
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
@@ -33,9 +35,9 @@ from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
-from swarm.addresses import require_port_free, require_reachable, split_addresses
+from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
 from swarm.averager import SwarmAverager
-from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, SignedManifest
+from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError
 from swarm.identity import Identity
@@ -57,7 +59,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CoordinatorOptions:
-    """What may differ between coordinators of one run."""
+    """What may differ between coordinators of one run.
+
+    :param authority: key of the run's first coordinator, for a further one
+    :param resume_from: checkpoint, or folder of checkpoints, to begin with
+    """
 
     spec_path: Path
     run_dir: Path | None = None
@@ -66,6 +72,8 @@ class CoordinatorOptions:
     announce_maddrs: Sequence[str] = ()
     dashboard: str = "127.0.0.1:8080"
     exit_when_finished: bool = False
+    authority: Path | None = None
+    resume_from: Path | None = None
 
 
 def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
@@ -76,9 +84,7 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     require_port_free(options.host_maddrs)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []
     directory = RunDirectory(options.run_dir or DEFAULT_PARENT / load_spec(options.spec_path).name)
-    spec = directory.open(options.spec_path)
-    identity = Identity.load_or_create(directory.identity_path)
-    signed = prepare_bundle(directory.bundle_path, spec, options.spec_path.parent, identity, say)
+    run = _open_run(options, directory, peers, say)
     with ExitStack() as stack:
         history = History(directory.history_path)
         stack.callback(history.close)
@@ -87,16 +93,64 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
             initial_peers=[address.text for address in peers],
             host_maddrs=options.host_maddrs,
             announce_maddrs=options.announce_maddrs,
-            validators=[RunRecordValidator(spec.run_id, frozenset([signed.open().authority]))],
+            validators=[RunRecordValidator(run.spec.run_id, frozenset([run.signed.open().authority]))],
         )
         stack.callback(remove_our_sockets)
         stack.callback(dht.shutdown)
-        coordinator = _Coordinator(directory, spec, signed, identity, dht, history, stack)
+        coordinator = _Coordinator(directory, run, dht, history, stack)
         server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
         server.start()
         stack.callback(server.stop)
         coordinator.announce_addresses(say, server.address)
         coordinator.serve(_stop_on_signals(), options.exit_when_finished, say)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a coordinator serves, and in whose name.
+
+    :param bundle: folder with the files of the signed manifest
+    :param warrant: of the run's authority, if this coordinator is not the authority itself
+    :param contacts: other participants through which the run can be joined as well
+    """
+
+    spec: RunSpec
+    signed: SignedManifest
+    bundle: Path
+    identity: Identity
+    warrant: str
+    contacts: Sequence[Address]
+
+
+def _open_run(
+    options: CoordinatorOptions, directory: RunDirectory, contacts: Sequence[Address], say: Say
+) -> _Run:
+    spec = directory.open(options.spec_path)
+    identity = Identity.load_or_create(directory.identity_path)
+    tokenizer = adopt_checkpoint(options.resume_from, directory, spec, say) if options.resume_from else None
+    if (commission := _commission(options, directory, contacts, spec, identity)) is not None:
+        bundle = BundleCache(directory.cache_path).lay_out(commission.manifest)
+        return _Run(spec, commission.manifest, bundle, identity, commission.warrant, contacts)
+    bundle = directory.bundle_path
+    signed = prepare_bundle(bundle, spec, options.spec_path.parent, identity, say, tokenizer)
+    return _Run(spec, signed, bundle, identity, "", contacts)
+
+
+def _commission(
+    options: CoordinatorOptions,
+    directory: RunDirectory,
+    contacts: Sequence[Address],
+    spec: RunSpec,
+    identity: Identity,
+) -> Commission | None:
+    """What makes us a further coordinator of somebody's run; None if the run is our own."""
+    kept = load_commission(directory.commission_path, spec, identity)
+    if options.authority is None or kept is not None:
+        return kept
+    cache = BundleCache(directory.cache_path)
+    commission = be_commissioned(options.authority, contacts, cache, spec, identity)
+    directory.write_commission(commission.model_dump_json())
+    return commission
 
 
 class _Coordinator:
@@ -105,16 +159,14 @@ class _Coordinator:
     def __init__(
         self,
         directory: RunDirectory,
-        spec: RunSpec,
-        signed: SignedManifest,
-        identity: Identity,
+        run: _Run,
         dht: TiedDHT,
         history: History,
         stack: ExitStack,
     ):
-        self.directory, self.spec, self.signed, self.dht, self.history = directory, spec, signed, dht, history
-        bundle = directory.bundle_path
-        tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+        self.directory, self.run, self.dht, self.history = directory, run, dht, history
+        self.spec = spec = run.spec
+        tokenizer = load_tokenizer(run.bundle / TOKENIZER_FOLDER)
         state, candidate = (self._make_state(len(tokenizer), tokenizer.pad_token_id) for _ in range(2))
         store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
         resumed = store.newest_intact()
@@ -127,8 +179,10 @@ class _Coordinator:
         stack.callback(averager.shutdown)
         service = ServiceThread(dht)
         stack.callback(service.stop)
-        BundleServer(bundle).start(service)
-        board = RecordBoard(dht, spec.run_id, identity)
+        BundleServer(run.bundle).start(service)
+        self.board = board = RecordBoard(
+            dht, spec.run_id, run.identity, [contact.peer_id for contact in run.contacts]
+        )
         self.store, self.resumed = store, resumed
         self.totals_path = directory.path / "totals.json"
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
@@ -136,18 +190,18 @@ class _Coordinator:
         self.tracker = Tracker(
             board, spec, Totals.load(self.totals_path), started_at=(history.span() or (None,))[0]
         )
-        evaluator = HeldoutEvaluator(bundle / HELDOUT_NAME)
+        evaluator = HeldoutEvaluator(run.bundle / HELDOUT_NAME)
         self.keeper = StateKeeper(
-            spec, state, candidate, averager, board, store, evaluator, tokenizer, self._announce
+            spec, state, candidate, averager, board, store, evaluator, tokenizer, self._announce, run.warrant
         )
 
     def announce_addresses(self, say: Say, dashboard: str) -> None:
         """Print and keep where the run can be joined and watched."""
-        self.join_line = join_line(self.dht, self.signed)
+        self.join_line = join_line(self.dht, self.run.signed, self.run.contacts)
         self.directory.write_dashboard_address(dashboard)
         self.directory.write_join_line(self.join_line)
         self.tracker.join_line = self.join_line
-        self.tracker.fingerprint = self.signed.fingerprint
+        self.tracker.fingerprint = self.run.signed.fingerprint
         if self.resumed is not None:
             say(f"resumed from {self.resumed.path} at step {self.resumed.step}")
         say(f"run        {self.spec.run_id}  (in {self.directory.path})")
@@ -172,6 +226,7 @@ class _Coordinator:
                 break
             if time.monotonic() - head_signed > HEAD_RENEWAL_SECONDS:
                 self.keeper.sign_head()
+                self.board.renew_contacts()
                 head_signed = time.monotonic()
             stop.wait(min(1.0, self.spec.leases.period))
         stop.set()
@@ -261,11 +316,15 @@ class _Coordinator:
         )
 
 
-def join_line(dht: TiedDHT, signed: SignedManifest) -> str:
-    """The command for volunteers: addresses that others can use (loopback only if there is nothing else)."""
+def join_line(dht: TiedDHT, signed: SignedManifest, contacts: Sequence[Address]) -> str:
+    """The command for volunteers: addresses that others can use (loopback only if there is nothing else).
+
+    :param contacts: other participants through which the run can be joined as well
+    """
     addresses = [str(address) for address in dht.get_visible_maddrs(latest=True)]
     public = [address for address in addresses if "/127.0.0.1/" not in address and "/::1/" not in address]
-    return f"peer join --initial-peers {' '.join(public or addresses)} --run {signed.fingerprint}"
+    words = [*(public or addresses), *(contact.text for contact in contacts)]
+    return f"peer join --initial-peers {' '.join(words)} --run {signed.fingerprint}"
 
 
 def _stop_on_signals() -> threading.Event:

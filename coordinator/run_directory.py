@@ -2,6 +2,7 @@
 
     RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json
               history.sqlite  bundle/  checkpoints/  tensorboard/
+              commission.json  cache/ (instead of bundle/, of a further coordinator)
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
 """
@@ -38,6 +39,8 @@ class RunDirectory:
         self.history_path = path / "history.sqlite"
         self.bundle_path = path / "bundle"
         self.checkpoints_path = path / "checkpoints"
+        self.commission_path = path / "commission.json"
+        self.cache_path = path / "cache"
         self._lock: IO[str] | None = None
 
     def open(self, spec_source: Path) -> RunSpec:
@@ -64,6 +67,10 @@ class RunDirectory:
     def write_status(self, status: RunStatus) -> None:
         """Publish the status for `coordinator status`."""
         _replace(self.status_path, status.model_dump_json(indent=1).encode())
+
+    def write_commission(self, commission: str) -> None:
+        """Keep what makes this coordinator one of a run that another one began."""
+        _replace(self.commission_path, commission.encode())
 
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""

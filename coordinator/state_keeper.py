@@ -40,6 +40,7 @@ class StateKeeper:
 
     :param candidate: a second state of the same spec; what is downloaded is judged there before it is taken over
     :param announce: told in a sentence when a state is refused
+    :param warrant: of the run's authority, for a coordinator that is not the authority itself
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class StateKeeper:
         evaluator: HeldoutEvaluator,
         tokenizer: PreTrainedTokenizerFast,
         announce: Announce,
+        warrant: str = "",
     ):
         self.spec, self.state, self.candidate = spec, state, candidate
         self.averager, self.board, self.store = averager, board, store
         self.evaluator, self.tokenizer, self.announce = evaluator, tokenizer, announce
+        self.warrant = warrant
         self.last_checkpoint: Checkpoint | None = None
         self.finished = False
         self._probe_loss = math.inf
@@ -88,6 +91,7 @@ class StateKeeper:
                 reached=self._reached,
                 state_digest=self._digest,
                 finished=self.finished,
+                warrant=self.warrant,
             )
         )
 

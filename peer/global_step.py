@@ -29,6 +29,25 @@ MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
+class StepSeconds:
+    """How the time of one global step divides, in seconds.
+
+    :param matchmaking: finding the group, and attempts that failed; `allreduce`: exchanging
+    :param averaging: all of the step after it was due: the two above, and the update
+    :param total: from the end of our last step to the end of this one
+    """
+
+    matchmaking: float
+    allreduce: float
+    averaging: float
+    total: float
+
+    @property
+    def compute(self) -> float:
+        return self.total - self.averaging
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What this peer saw of one global step.
 
@@ -38,7 +57,8 @@ class StepReport:
     :param swarm_samples: what everyone put into it
     :param group: peers that averaged, ourselves included
     :param received: share of the averaged gradient that arrived, 0 to 1
-    :param seconds: time spent averaging and updating
+    :param seconds: what the time since our last step went into
+    :param trouble: what went wrong since this peer joined, counted; empty if nothing did
     """
 
     global_step: int
@@ -48,7 +68,8 @@ class StepReport:
     swarm_samples: int
     group: int
     received: float
-    seconds: float
+    seconds: StepSeconds
+    trouble: str
 
 
 class GlobalStep:
@@ -71,6 +92,8 @@ class GlobalStep:
         self.rounds_partial = 0
         self.rounds_failed = 0
         self.partial_in_a_row = 0
+        self._matchmaking = self._allreduce = 0.0
+        self._last_end = time.monotonic()
 
     def make(self) -> StepReport | None:
         """Make the step that is due.
@@ -79,6 +102,7 @@ class GlobalStep:
             in the middle of it. The accumulated samples are still there in all cases.
         """
         started = time.monotonic()
+        self._matchmaking = self._allreduce = 0.0
         self.presence.update(state=PeerState.AVERAGING)
         result = self._average_gradients()
         if result is None or self.suspension.seconds:
@@ -101,8 +125,40 @@ class GlobalStep:
             swarm_samples=sum(result.samples_by_peer.values()),
             group=result.group_size,
             received=result.received_fraction,
-            seconds=time.monotonic() - started,
+            seconds=self._divide_time(started),
+            trouble=self._describe_trouble(),
         )
+
+    def _describe_trouble(self) -> str:
+        counted = {
+            "partial rounds": self.rounds_partial,
+            "failed rounds": self.rounds_failed,
+            **{f"reloads ({reason})": count for reason, count in self.presence.activity.reloads.items()},
+        }
+        return ", ".join(f"{count} {what}" for what, count in counted.items() if count)
+
+    def _divide_time(self, started: float) -> StepSeconds:
+        end = time.monotonic()
+        seconds = StepSeconds(self._matchmaking, self._allreduce, end - started, end - self._last_end)
+        self._last_end = end
+        return seconds
+
+    def _run_round(self, kind: RoundKind, *, group_size: int, weight: float, samples: int) -> RoundResult:
+        started, exchanging = time.monotonic(), 0.0
+        try:
+            result = self.averager.run_round(
+                kind,
+                step=self.state.step,
+                branch=self.state.branch,
+                group_size=group_size,
+                weight=weight,
+                samples=samples,
+            )
+            exchanging = result.allreduce_seconds
+            return result
+        finally:
+            self._allreduce += exchanging
+            self._matchmaking += time.monotonic() - started - exchanging
 
     def _average_gradients(self) -> RoundResult | None:
         """Fill the buffers with the mean gradient of everyone at our step."""
@@ -119,13 +175,8 @@ class GlobalStep:
             if len(members) == 1:
                 return self._alone() if samples >= target else None
             try:
-                result = self.averager.run_round(
-                    RoundKind.GRADIENTS,
-                    step=step,
-                    branch=branch,
-                    group_size=len(members),
-                    weight=float(samples),
-                    samples=samples,
+                result = self._run_round(
+                    RoundKind.GRADIENTS, group_size=len(members), weight=float(samples), samples=samples
                 )
             except RoundFailed as error:
                 self._count_failure(f"averaging round of step {step} failed: {error}")
@@ -142,14 +193,7 @@ class GlobalStep:
         """Take out the drift that lossy compression and partial rounds leave between peers."""
         self.state.copy_parameters_to(self.buffers)
         try:
-            result = self.averager.run_round(
-                RoundKind.STATE,
-                step=self.state.step,
-                branch=self.state.branch,
-                group_size=group_size,
-                weight=1.0,
-                samples=0,
-            )
+            result = self._run_round(RoundKind.STATE, group_size=group_size, weight=1.0, samples=0)
         except RoundFailed as error:
             self._count_failure(f"re-averaging parameters after step {self.state.step} failed: {error}")
             return

@@ -166,7 +166,7 @@ def _participate(
 
         grace.farewell = say_goodbye
         reason = loop.run(options.stop_after_steps)
-        reporter.left(grace.reason or reason, loop.samples_contributed, loop.samples_computed)
+        reporter.left(reason, loop.samples_contributed, loop.samples_computed)
     finally:
         stream.close()
         service.stop()

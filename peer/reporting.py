@@ -34,11 +34,23 @@ class Reporter:
         loss = "-" if report.loss is None else f"{report.loss:.3f}"
         self._line(
             f"step {report.global_step}: loss {loss}, {report.swarm_samples} samples of {report.group} peers "
-            f"({report.samples} ours), averaged in {report.seconds:.1f} s; {summary}"
+            f"({report.samples} ours), averaged in {report.seconds.averaging:.1f} s; {summary}"
         )
 
+    def reloading(self, reason: str, step: int) -> None:
+        """Our state must not be used any further; the swarm's is fetched."""
+        self._line(f"{reason} (at step {step}): fetching the swarm's state")
+
+    def took_over(self, samples: int) -> None:
+        """A departing peer has handed its samples of the current step over to us."""
+        self._line(f"took over {samples} samples from a departing peer")
+
+    def leaving(self, reason: str, samples: int) -> None:
+        """The peer has stopped computing and is looking for a place for its samples of the current step."""
+        self._line(f"leaving: {reason}; {samples} samples to place")
+
     def handed_over(self, samples: int, heir: str) -> None:
-        """A departing peer's samples of the current step are with another peer now."""
+        """Another peer has taken our samples of the current step over."""
         self._line(f"handed {samples} samples of the current step over to {heir}")
 
     def message(self, text: str) -> None:
@@ -80,8 +92,22 @@ class JsonReporter(Reporter):
             group=report.group,
             swarm_samples=report.swarm_samples,
             received=round(report.received, 4),
-            seconds=round(report.seconds, 3),
+            seconds={
+                "compute": round(report.seconds.compute, 3),
+                "matchmaking": round(report.seconds.matchmaking, 3),
+                "allreduce": round(report.seconds.allreduce, 3),
+                "total": round(report.seconds.total, 3),
+            },
         )
+
+    def reloading(self, reason: str, step: int) -> None:
+        self._event("reloading", reason=reason, global_step=step)
+
+    def took_over(self, samples: int) -> None:
+        self._event("took_over", samples=samples)
+
+    def leaving(self, reason: str, samples: int) -> None:
+        self._event("leaving", reason=reason, samples=samples)
 
     def handed_over(self, samples: int, heir: str) -> None:
         self._event("handed_over", samples=samples, heir=heir)
@@ -96,7 +122,10 @@ class JsonReporter(Reporter):
         self._event("left", reason=reason, samples_contributed=contributed, samples_computed=computed)
 
     def _event(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+        print(
+            json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, ensure_ascii=False),
+            flush=True,
+        )
 
 
 class PanelReporter(Reporter):
@@ -118,8 +147,9 @@ class PanelReporter(Reporter):
             "global step": str(report.global_step),
             "loss": loss,
             "samples": f"{report.swarm_samples} of {report.group} peers, {report.samples} of them yours",
-            "averaging": f"{report.seconds:.1f} s, {report.received:.0%} received",
+            "averaging": f"{report.seconds.averaging:.1f} s, {report.received:.0%} received",
             "you": summary,
+            "trouble": report.trouble or "none so far",
         }
         self._live.update(self._render())
 

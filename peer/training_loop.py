@@ -62,6 +62,7 @@ class TrainingLoop:
     def run(self, stop_after_steps: int | None = None) -> str:
         """Train and leave; returns in words why it ended."""
         reason = self._train(stop_after_steps)
+        self.reporter.leaving(reason, self.accumulator.samples)
         self.departure.leave(self._make_step)
         return reason
 
@@ -82,7 +83,7 @@ class TrainingLoop:
                 self.state.step, self.state.branch, self.spec.training.target_batch_size
             ):
                 self._make_step()
-        return "asked to stop"
+        return self.departure.grace.reason
 
     def _why_reload(self) -> str | None:
         """Why our state must not be used any further before it was fetched again, or None."""
@@ -99,7 +100,7 @@ class TrainingLoop:
         return None
 
     def _reload(self, reason: str) -> None:
-        self.reporter.message(f"{reason} (at step {self.state.step}): fetching the swarm's state")
+        self.reporter.reloading(reason, self.state.step)
         reloads = self.presence.activity.reloads
         self.presence.update(reloads={**reloads, reason: reloads.get(reason, 0) + 1})
         self._synchronize(force=True)
@@ -118,7 +119,7 @@ class TrainingLoop:
         if samples:
             total = self.presence.activity.samples_taken_over + samples
             self.presence.update(samples=self.accumulator.samples, samples_taken_over=total)
-            self.reporter.message(f"took over {samples} samples from a departing peer")
+            self.reporter.took_over(samples)
 
     def _micro_batch(self) -> None:
         started = time.monotonic()
@@ -153,7 +154,7 @@ class TrainingLoop:
                 samples_contributed=self.samples_contributed,
                 round_group=report.group,
                 round_received=report.received,
-                round_seconds=report.seconds,
+                round_seconds=report.seconds.averaging,
             )
             self.reporter.step(report, self._summary(report))
         self.presence.update(

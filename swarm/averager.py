@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
@@ -135,9 +136,9 @@ class SwarmAverager(DecentralizedAverager):
             if not isinstance(error, Exception):
                 raise
             raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
-        gathered, round_id, received, inputs = result
+        gathered, round_id, received, inputs, seconds = result
         samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
-        return RoundResult(round_id, samples_by_peer, received, inputs)
+        return RoundResult(round_id, samples_by_peer, received, inputs, seconds)
 
     def download_state(self, donor: str, *, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
         """Fetch the training state from one donor.
@@ -201,8 +202,10 @@ class SwarmAverager(DecentralizedAverager):
         )
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
+        started = time.monotonic()
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
-        return (gathered, group_info.group_id.hex()[:BRANCH_HEX_DIGITS], *self._received)
+        round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
+        return (gathered, round_id, *self._received, time.monotonic() - started)
 
     async def _declare_for_download_periodically(self) -> None:
         """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""

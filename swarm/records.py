@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.identity import SIGNATURE_BYTES, Identity, verify
 from swarm.states import PeerState
+from swarm.warrant import is_warranted
 
 MAX_RECORD_BYTES = 4096
 MAX_LIFETIME_SECONDS = 24 * 3600.0
@@ -95,6 +96,8 @@ class PeerRecord(_Record):
 class HeadRecord(_Record):
     """Signed by a coordinator: the last good state. No peer trains below `step`.
 
+    `warrant`: of the run's authority, if the coordinator is not the authority itself.
+
     `reached` is when that state was taken from the swarm, in seconds since the epoch; renewing the record keeps it.
     """
 
@@ -106,6 +109,7 @@ class HeadRecord(_Record):
     reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
     finished: bool = False
+    warrant: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
 
 
 RecordType = TypeVar("RecordType", bound=_Record)
@@ -140,7 +144,7 @@ def unpack_record(record_type: type[RecordType], raw: Any, owner: str, run_id: s
 class RunRecordValidator(RecordValidatorBase):
     """Refuses records of one run that their owner did not sign; runs inside every DHT node of the run.
 
-    :param authorities: peer ids of coordinators, the only ones who may publish a head record
+    :param authorities: peer ids that may publish a head record, or warrant that another one may
     """
 
     def __init__(self, run_id: str, authorities: frozenset[str]):
@@ -154,10 +158,15 @@ class RunRecordValidator(RecordValidatorBase):
         if record_type is None:
             return True
         owner, raw = _loads(record.subkey), _loads(record.value)
-        if not isinstance(owner, str) or (record_type is HeadRecord and owner not in self.authorities):
+        if not isinstance(owner, str):
             return False
         content = unpack_record(record_type, raw, owner, self.run_id)
-        return content is not None and record.expiration_time <= content.expires + CLOCK_TOLERANCE_SECONDS
+        if content is None or record.expiration_time > content.expires + CLOCK_TOLERANCE_SECONDS:
+            return False
+        return not isinstance(content, HeadRecord) or self._may_sign_heads(owner, content.warrant)
+
+    def _may_sign_heads(self, owner: str, warrant: str) -> bool:
+        return owner in self.authorities or is_warranted(warrant, self.run_id, owner, self.authorities)
 
 
 def _loads(raw: bytes) -> Any:

@@ -21,12 +21,14 @@ class RoundResult:
     :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
     :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
     :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
+    :param allreduce_seconds: time of the exchange itself; finding the group is not in it
     """
 
     round_id: str
     samples_by_peer: dict[str, int]
     received_fraction: float
     inputs_fraction: float
+    allreduce_seconds: float = 0.0
 
     @property
     def group_size(self) -> int:

@@ -59,21 +59,27 @@ def fetch_bundle(
     cache: BundleCache,
     *,
     fingerprint: str | None = None,
+    authority: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[SignedManifest, Path]:
     """Get the bundle of the run that the first contact serves.
 
     :param fingerprint: expected fingerprint of the run; without it the first contact must be the authority itself,
         whose peer id in the address is the root of trust
+    :param authority: peer id that must have signed the bundle, when that is known otherwise
     :returns: the signed manifest and a folder with all files of the bundle
     :raises BadInput: the bundle is signed by somebody else than the address names, or is another run
     :raises OperationFailed: nobody answered, a file was damaged, or the disk is full
     """
-    return asyncio.run(_fetch_bundle(addresses, cache, fingerprint, progress or (lambda *_: None)))
+    return asyncio.run(_fetch_bundle(addresses, cache, fingerprint, authority, progress or (lambda *_: None)))
 
 
 async def _fetch_bundle(
-    addresses: Sequence[Address], cache: BundleCache, fingerprint: str | None, progress: Progress
+    addresses: Sequence[Address],
+    cache: BundleCache,
+    fingerprint: str | None,
+    authority: str | None,
+    progress: Progress,
 ) -> tuple[SignedManifest, Path]:
     p2p = await _connect(addresses)
     try:
@@ -81,7 +87,7 @@ async def _fetch_bundle(
         for address in addresses:
             try:
                 signed = await _fetch_manifest(p2p, address)
-                require_trusted(signed, address, fingerprint)
+                require_trusted(signed, address, fingerprint, authority)
                 for file in signed.open().files:
                     with cache.locked(file):
                         if not cache.is_complete(file):
@@ -106,13 +112,24 @@ async def _fetch_bundle(
         await p2p.shutdown()
 
 
-def require_trusted(signed: SignedManifest, address: Address, fingerprint: str | None) -> None:
-    """Raise unless the manifest is the run with this fingerprint, or is signed by the peer the address names."""
+def require_trusted(
+    signed: SignedManifest, address: Address, fingerprint: str | None, authority: str | None = None
+) -> None:
+    """Raise unless the manifest is the run with this fingerprint, or is signed by the authority.
+
+    Without an authority that is known otherwise, it is the peer that the address names.
+    """
     if fingerprint is not None:
         if signed.fingerprint != fingerprint:
             raise BadInput(
                 f"{address.text} serves run {signed.fingerprint[:12]}…, not {fingerprint[:12]}… as --run says: "
                 "ask for the current `peer join` line"
+            )
+    elif authority is not None:
+        if signed.open().authority != authority:
+            raise BadInput(
+                f"{address.text} serves a run of coordinator {signed.open().authority}, not of {authority}: "
+                "give the address of another participant, or the right key"
             )
     elif signed.open().authority != address.peer_id:
         raise BadInput(

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.scenarios.network import Network
+
 ROOT = Path(__file__).parents[2]
 LOOPBACK = ("--host-maddrs", "/ip4/127.0.0.1/tcp/0")
 DEADLINE_SECONDS = 90.0
@@ -26,32 +28,41 @@ MARK = "ARTEL_TEST_SWARM"
 class SwarmUnderTest:
     """Starts and watches the processes of one run.
 
+    :param network: hosts to run them on; loopback of this machine without it
+
     >>> swarm = SwarmUnderTest(tmp_path, spec_path)                                     # doctest: +SKIP
     >>> swarm.start_coordinator(); peer = swarm.start_peer("first")                      # doctest: +SKIP
     >>> swarm.wait_for(lambda: swarm.status()["global_step"] >= 3, "three global steps") # doctest: +SKIP
     """
 
-    def __init__(self, folder: Path, spec_path: Path, run_dir: Path | None = None):
-        self.folder, self.spec_path = folder, spec_path
+    def __init__(
+        self, folder: Path, spec_path: Path, run_dir: Path | None = None, network: Network | None = None
+    ):
+        self.folder, self.spec_path, self.network = folder, spec_path, network
         self.run_dir = run_dir or folder / "run"
         self.mark = f"{os.getpid()}-{folder}"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.resources_before = resources()
 
-    def start_coordinator(self, *options: str, listen: tuple[str, ...] = LOOPBACK) -> subprocess.Popen[bytes]:
+    def start_coordinator(
+        self, *options: str, listen: tuple[str, ...] | None = None, host: int = 0, wait: bool = True
+    ) -> subprocess.Popen[bytes]:
         """Start `coordinator run` and wait until it can be joined."""
         (self.run_dir / "join.txt").unlink(missing_ok=True)
-        arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir), *listen]
-        process = self._start(
-            "coordinator", [*arguments, "--dashboard", "127.0.0.1:0", *options], "coordinator"
-        )
-        self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
+        arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir)]
+        arguments += [*(listen or self._listen(host)), "--dashboard", "127.0.0.1:0", *options]
+        process = self._start("coordinator", arguments, "coordinator", host)
+        if wait:
+            self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
         return process
 
-    def start_peer(self, name: str, *options: str, line: str | None = None) -> subprocess.Popen[bytes]:
+    def start_peer(
+        self, name: str, *options: str, line: str | None = None, host: int = 0
+    ) -> subprocess.Popen[bytes]:
         """Start the join line with `--json` and options; its events are in `events(name)`."""
         words = shlex.split(line or self.join_line())
         cache = ["--cache-dir", str(self.folder / "cache"), "--name", name, "--device", "cpu", "--json"]
-        return self._start(words[0], [*words[1:], *cache, *LOOPBACK, *options], name)
+        return self._start(words[0], [*words[1:], *cache, *self._listen(host), *options], name, host)
 
     def join_line(self) -> str:
         """What the coordinator hands out."""
@@ -110,13 +121,19 @@ class SwarmUnderTest:
         """Processes that carry our mark although what we started has ended."""
         return [command for _pid, command in _marked_processes(self.mark)]
 
-    def _start(self, command: str, arguments: list[str], name: str) -> subprocess.Popen[bytes]:
+    def _listen(self, host: int) -> tuple[str, ...]:
+        if self.network is None:
+            return LOOPBACK
+        return ("--host-maddrs", f"/ip4/{self.network.address(host)}/tcp/0")
+
+    def _start(self, command: str, arguments: list[str], name: str, host: int) -> subprocess.Popen[bytes]:
+        place = self.network.on(host) if self.network is not None else []
         package = {"coordinator": "coordinator.cli", "peer": "peer.cli"}[command]
         code = f"from {package} import main; main()"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", MARK: self.mark}
         with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.err").open("ab") as err:
             process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
+                [*place, sys.executable, "-c", code, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -135,6 +152,17 @@ class SwarmUnderTest:
         return "\n".join(parts)
 
 
+def resources() -> set[str]:
+    """Sockets, locks and shared memory that processes of this project make outside of their folders."""
+    places = (("/tmp", "artel-*.sock"), ("/tmp", "artel-*.lock"), ("/tmp", "hivemind-*"), ("/dev/shm", "*"))
+    return {str(path) for folder, pattern in places for path in Path(folder).glob(pattern)}
+
+
+def resources_left(swarm: SwarmUnderTest) -> list[str]:
+    """What has been made since the swarm was, and is still there."""
+    return sorted(resources() - swarm.resources_before)
+
+
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """`kill -9` of a process and everything it started."""
     with contextlib.suppress(ProcessLookupError):
@@ -146,6 +174,21 @@ def kill_main(process: subprocess.Popen[bytes]) -> None:
     """`kill -9` of the main process alone, as the kernel does when memory runs out."""
     process.kill()
     process.wait()
+
+
+def signal_family(process: subprocess.Popen[bytes], signum: int) -> None:
+    """Send a signal to a process and all its descendants; libp2p's daemon has a process group of its own."""
+    for pid in [process.pid, *_descendants(process.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has just ended
+            for child in map(int, listing.read_text().split()):
+                yield child
+                yield from _descendants(child)
 
 
 def _marked_processes(mark: str) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,77 @@
+"""A further coordinator of a run that another one has begun: same bundle, same authority, its own machine.
+
+The operator gives it the key of the first coordinator once (`--authority`), which warrants its head records; the bundle
+comes from the swarm, so that both serve the same files under the same fingerprint. Bundle and warrant are kept, so it
+starts again without the first coordinator, whose machine may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swarm.addresses import Address
+from swarm.bundle import BundleCache, SignedManifest, load_spec_of
+from swarm.errors import BadInput, OperationFailed
+from swarm.identity import Identity
+from swarm.spec import RunSpec
+from swarm.transfer import fetch_bundle
+from swarm.warrant import is_warranted, write_warrant
+
+
+class Commission(BaseModel):
+    """What makes this coordinator one of the run's: kept as `commission.json` in its run directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: SignedManifest
+    warrant: str
+
+
+def be_commissioned(
+    authority_path: Path,
+    contacts: Sequence[Address],
+    cache: BundleCache,
+    spec: RunSpec,
+    identity: Identity,
+) -> Commission:
+    """Fetch the run's bundle from any participant, and warrant ourselves with the authority's key.
+
+    :raises BadInput: there is no key, no address, or the run there is another one
+    """
+    if not authority_path.is_file():
+        raise BadInput(
+            f"--authority {authority_path} does not exist: copy identity.key of the first coordinator's run directory"
+        )
+    if not contacts:
+        raise BadInput(
+            "--authority needs --initial-peers: addresses of the run that the first coordinator serves"
+        )
+    authority = Identity.load_or_create(authority_path)
+    signed, bundle = fetch_bundle(contacts, cache, authority=authority.peer_id)
+    theirs = load_spec_of(bundle, signed.open())
+    if theirs.digest != spec.digest:
+        raise BadInput(
+            f"the run at {contacts[0].text} is {theirs.run_id}, but the spec describes {spec.run_id}: "
+            "give the spec that the first coordinator was started with"
+        )
+    warrant = write_warrant(authority, spec.run_id, identity.peer_id)
+    return Commission(manifest=signed, warrant=warrant)
+
+
+def load_commission(path: Path, spec: RunSpec, identity: Identity) -> Commission | None:
+    """The commission of an earlier start; None if there was none. Raises `OperationFailed` if it is not ours."""
+    try:
+        commission = Commission.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise OperationFailed(
+            f"{path} cannot be read ({error}): delete it and give --authority again"
+        ) from None
+    authority = commission.manifest.open().authority
+    if not is_warranted(commission.warrant, spec.run_id, identity.peer_id, [authority]):
+        raise OperationFailed(f"{path} is of another identity or run: delete it and give --authority again")
+    return commission
