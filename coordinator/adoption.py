@@ -11,13 +11,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from coordinator.checkpoints import Checkpoint, CheckpointStore, find_damage, read_checkpoint
+from coordinator.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    checkpoint_name,
+    find_damage,
+    read_checkpoint,
+)
 from coordinator.run_directory import RunDirectory
-from data_prep.tokenizer import load_tokenizer, save_tokenizer
 from swarm.errors import BadInput
 from swarm.spec import RunSpec
 
 STAGING = ".adopting"
+# beside the model's config, which a tokenizer's folder must not have, or transformers would run the model's code
+TOKENIZER_FILES = "*token*.json"
 
 
 def adopt_checkpoint(
@@ -37,10 +44,12 @@ def adopt_checkpoint(
     staging = directory.path / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(found.path, staging)
-    os.replace(staging, directory.checkpoints_path / found.path.name)
+    os.replace(staging, directory.checkpoints_path / checkpoint_name(found.step))
     tokenizer_path = directory.path / f"{STAGING}-tokenizer"
     shutil.rmtree(tokenizer_path, ignore_errors=True)
-    save_tokenizer(load_tokenizer(found.path), tokenizer_path)
+    tokenizer_path.mkdir()
+    for file in found.path.glob(TOKENIZER_FILES):
+        shutil.copy(file, tokenizer_path)
     say(f"adopted {found.path} at step {found.step}")
     return tokenizer_path
 
@@ -51,7 +60,8 @@ def find_checkpoint(source: Path, spec: RunSpec) -> Checkpoint:
         raise BadInput(
             f"--resume-from {source} is not a directory: give a checkpoint, or a folder of checkpoints"
         )
-    candidates = [read_checkpoint(path) for path in (source, *source.iterdir()) if path.is_dir()]
+    folders = [source, *(path for path in source.iterdir() if path.is_dir() and not path.is_symlink())]
+    candidates = [read_checkpoint(path) for path in folders]
     found = sorted(
         (item for item in candidates if item is not None), key=lambda item: item.step, reverse=True
     )

@@ -89,7 +89,7 @@ class CheckpointStore:
         heldout_loss: float | None,
     ) -> Checkpoint:
         """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written."""
-        name = f"step-{state.step:08d}"
+        name = checkpoint_name(state.step)
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=_TEMPORARY_PREFIX))
         facts = {
             "step": state.step,
@@ -141,6 +141,11 @@ class CheckpointStore:
                 doomed = self.directory / f"{_TEMPORARY_PREFIX}{checkpoint.path.name}"
                 os.replace(checkpoint.path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the folder of the checkpoint at a global step."""
+    return f"step-{step:08d}"
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:

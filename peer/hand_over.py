@@ -174,7 +174,7 @@ def hand_over(
         if not answer.refused:
             accumulator.reset()
             return heir
-        logger.info("%s does not take over: %s", heir, answer.refused)
+        logger.warning("%s does not take over our samples: %s", heir, answer.refused)
     return None
 
 

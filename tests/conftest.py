@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("HIVEMIND_LOGLEVEL", "CRITICAL")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from tests.scenarios.network import Network
 from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes
 
 LEFTOVER_SECONDS = 10.0
@@ -107,10 +108,10 @@ def make_swarm(tmp_path) -> Iterator[Callable[..., SwarmUnderTest]]:
     """Makes swarms that are ended with the test, and fails the test if one of their processes outlives it."""
     swarms: list[SwarmUnderTest] = []
 
-    def make(spec_path: Path, folder: Path | None = None, run_dir: Path | None = None) -> SwarmUnderTest:
+    def make(spec_path: Path, folder: Path | None = None, network: Network | None = None) -> SwarmUnderTest:
         folder = folder or tmp_path
         folder.mkdir(parents=True, exist_ok=True)
-        swarms.append(SwarmUnderTest(folder, spec_path, run_dir))
+        swarms.append(SwarmUnderTest(folder, spec_path, network))
         return swarms[-1]
 
     yield make

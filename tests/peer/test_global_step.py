@@ -11,7 +11,7 @@ import torch
 from model.lamb import Lamb, parameter_groups
 from swarm.spec import RunSpec, load_spec
 from tests.scenarios.line_process import LineProcess
-from tests.scenarios.step_participant import loss_of, new_state
+from tests.scenarios.step_participant import MICRO_BATCH, loss_of, new_state
 
 # fp32 sums in another order; LAMB's trust ratio divides by norms of the order of 1
 SAME_UPDATE = {"rtol": 2e-4, "atol": 2e-6}
@@ -52,6 +52,21 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
         ]
 
     yield make
+    for process in processes:
+        process.kill_group()
+
+
+@pytest.fixture
+def two_participants(tmp_path, make_spec) -> Iterator[tuple]:
+    """The spec and two processes at step 0 that see each other."""
+    spec_path = make_spec(averaging={"gradient_compression": "none"}, training={"target_batch_size": 16})
+    processes = [LineProcess("tests.scenarios.step_participant") for _ in range(2)]
+    contact: list[str] = []
+    for process in processes:
+        process.tell(folder=str(tmp_path), spec=str(spec_path), initial_peers=contact)
+        process.hello = process.hear()
+        contact = contact or process.hello["addresses"]
+    yield load_spec(spec_path), *processes
     for process in processes:
         process.kill_group()
 
@@ -123,3 +138,18 @@ def test_a_peer_without_samples_takes_the_others_step(make_steps):
     expected = plain_pytorch(spec, SEEDS, steps=1)
     assert_same(first, expected, SAME_UPDATE)
     assert_same(second, expected, SAME_UPDATE)
+
+
+def test_what_a_departing_peer_hands_over_is_in_the_step(two_participants, tmp_path):
+    spec, leaver, heir = two_participants
+    for process, own in ((leaver, SEEDS[:3]), (heir, SEEDS[3:])):
+        process.tell(compute=[seed + 100 for seed in own])
+        process.hear()
+    heir.tell(take_over=2)
+    assert heir.hear() == {"ready": True}
+    leaver.tell(hand_over=30)
+    assert leaver.hear() == {"samples": 3 * MICRO_BATCH, "heir": heir.hello["peer_id"], "left": 0}
+    assert heir.hear() == {"samples": 3 * MICRO_BATCH}
+    heir.tell(step=1)
+    assert heir.hear() == {"made": True, "group": 1, "step": 1}
+    assert_same(saved(heir, tmp_path / "heir.pt"), plain_pytorch(spec, SEEDS, steps=1), SAME_UPDATE)

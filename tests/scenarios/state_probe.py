@@ -21,6 +21,7 @@ from swarm.dht import open_dht
 from swarm.identity import Identity
 from swarm.records import RunRecordValidator
 from swarm.snapshot import Snapshot
+from swarm.sockets import remove_our_sockets
 from swarm.spec import load_spec
 from swarm.training_state import TrainingState, build_model
 
@@ -44,6 +45,7 @@ def main() -> None:
         print(json.dumps(compare(averager, state, peers)), flush=True)
         averager.shutdown()
         dht.shutdown()
+        remove_our_sockets()
     os._exit(0)
 
 

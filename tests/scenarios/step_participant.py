@@ -2,7 +2,8 @@
 
 The first line is the setup: {"folder", "spec", "initial_peers"}; the answer is the peer id and addresses. Then:
 {"compute": [seed, …]} accumulates one micro-batch per seed, {"step": group_size} waits for that many members and makes
-a global step, {"save": path} writes the state's tensors.
+a global step, {"hand_over": seconds} gives what was accumulated to another one and withdraws, {"take_over": group_size}
+waits for such a gift, {"save": path} writes the state's tensors.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import torch
 
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
+from peer.hand_over import HandOverDesk, hand_over
 from peer.presence import Description, Presence
 from peer.suspension import SuspensionWatch
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
 from swarm.records import RunRecordValidator
+from swarm.service import ServiceThread
 from swarm.spec import RunSpec, load_spec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState, build_model
@@ -54,6 +57,9 @@ def main() -> None:
     suspension = SuspensionWatch(spec.leases.expiration)
     suspension.start()
     global_step = GlobalStep(state, accumulator, averager, buffers, presence, suspension)
+    service = ServiceThread(dht)
+    desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])
+    desk.open(service)
     say(peer_id=identity.peer_id, addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
         command = json.loads(line)
@@ -66,6 +72,17 @@ def main() -> None:
             wait_for_members(presence, state, command["step"])
             report = global_step.make()
             say(made=report is not None, group=report.group if report else 0, step=state.step)
+        elif "hand_over" in command:
+            wait_for_members(presence, state, 2)
+            samples = accumulator.samples
+            heir = hand_over(service, presence, accumulator, buffers, command["hand_over"])
+            say(samples=samples, heir=heir, left=accumulator.samples)
+            presence.withdraw()
+        elif "take_over" in command:
+            wait_for_members(presence, state, command["take_over"])
+            say(ready=True)
+            say(samples=wait_for_gift(desk, accumulator, state))
+            presence.update(samples=accumulator.samples)
         else:
             torch.save(tuple(state.snapshot()), command["save"])
             say(saved=command["save"])
@@ -97,6 +114,15 @@ def wait_for_members(presence: Presence, state: TrainingState, count: int) -> No
         if time.monotonic() > deadline:
             raise TimeoutError(f"{count} members at step {state.step} did not show up")
         time.sleep(0.05)
+
+
+def wait_for_gift(desk: HandOverDesk, accumulator: Accumulator, state: TrainingState) -> int:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (samples := desk.settle(accumulator, state.step, state.branch)):
+        if time.monotonic() > deadline:
+            raise TimeoutError("nothing was handed over")
+        time.sleep(0.05)
+    return samples
 
 
 def say(**fields: object) -> None:

@@ -220,7 +220,7 @@ class Storm:
                 for path in sorted(self.swarm.run_dir.glob("checkpoints/step-*/manifest.json"))
             ],
             difference=difference,
-            leftovers=[*self.swarm.leftovers(), *resources_left(self.swarm)],
+            leftovers=[*resources_left(self.swarm), *self.swarm.leftovers()],
         )
 
     def _together(self, after: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -35,11 +36,9 @@ class SwarmUnderTest:
     >>> swarm.wait_for(lambda: swarm.status()["global_step"] >= 3, "three global steps") # doctest: +SKIP
     """
 
-    def __init__(
-        self, folder: Path, spec_path: Path, run_dir: Path | None = None, network: Network | None = None
-    ):
+    def __init__(self, folder: Path, spec_path: Path, network: Network | None = None):
         self.folder, self.spec_path, self.network = folder, spec_path, network
-        self.run_dir = run_dir or folder / "run"
+        self.run_dir = folder / "run"
         self.mark = f"{os.getpid()}-{folder}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.resources_before = resources()
@@ -153,14 +152,18 @@ class SwarmUnderTest:
 
 
 def resources() -> set[str]:
-    """Sockets, locks and shared memory that processes of this project make outside of their folders."""
-    places = (("/tmp", "artel-*.sock"), ("/tmp", "artel-*.lock"), ("/tmp", "hivemind-*"), ("/dev/shm", "*"))
-    return {str(path) for folder, pattern in places for path in Path(folder).glob(pattern)}
+    """Sockets, locks and shared memory whose names tell the process that made them, and that it has ended."""
+    places = (("/tmp", "artel-*-*.sock"), ("/tmp", "artel-*-*.lock"), ("/dev/shm", "torch_*_*"))
+    found = (path for folder, pattern in places for path in Path(folder).glob(pattern))
+    return {str(path) for path in found if not Path(f"/proc/{re.split('[-_]', path.name)[1]}").exists()}
 
 
-def resources_left(swarm: SwarmUnderTest) -> list[str]:
-    """What has been made since the swarm was, and is still there."""
-    return sorted(resources() - swarm.resources_before)
+def resources_left(swarm: SwarmUnderTest, deadline: float = 20.0) -> list[str]:
+    """What processes have left behind since the swarm began, and nothing has cleaned up in time."""
+    end = time.monotonic() + deadline
+    while (left := sorted(resources() - swarm.resources_before)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return left
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
+
+from tests.scenarios.swarm_under_test import signal_family
 
 ENDLESS = {"target_batch_size": 10_000_000}
 
@@ -38,10 +43,11 @@ def test_samples_are_handed_over_when_the_step_does_not_come(start):
     swarm.wait_for(lambda: swarm.events("second", "took_over"), "word of the heir", alive=second)
     assert swarm.events("second", "took_over")[0]["samples"] == handed["samples"]
     swarm.wait_for(lambda: peer_of(swarm, "first")["handed_over"], "the coordinator to know")
-    swarm.wait_for(
-        lambda: accumulated(swarm, "second") >= handed["samples"], "the heir to count them", alive=second
+    swarm.wait_for(lambda: peer_of(swarm, "second")["taken_over"], "the heir to tell", alive=second)
+    assert (
+        peer_of(swarm, "second")["taken_over"] == handed["samples"] == peer_of(swarm, "first")["handed_over"]
     )
-    assert peer_of(swarm, "second")["taken_over"] == handed["samples"]
+    assert accumulated(swarm, "second") >= handed["samples"]
 
 
 def test_no_sample_is_lost_when_a_peer_leaves_amid_global_steps(start):
@@ -76,35 +82,37 @@ def test_a_preemption_notice_is_obeyed_like_a_signal(start, tmp_path):
     assert swarm.events("peer", "left")[0]["reason"] == f"preemption notice at {notice}"
 
 
-def test_the_grace_period_is_kept_with_nobody_to_take_over_and_a_frozen_coordinator(start):
-    swarm, (peer,) = start("peer", options=("--grace", "6"))
+def test_the_grace_period_is_kept_and_a_second_signal_ends_at_once(start):
+    """With a frozen coordinator nobody can copy the last peer's state, so it stays as long as it may."""
+    swarm, (hasty,) = start("hasty")
     coordinator = swarm.processes[0]
-    swarm.wait_for(lambda: swarm.steps("peer"), "a step", alive=peer)
-    coordinator.send_signal(signal.SIGSTOP)
-    try:
+    swarm.wait_for(lambda: swarm.steps("hasty"), "a step", alive=hasty)
+    with frozen(coordinator):
+        hasty.terminate()
+        swarm.wait_for(lambda: swarm.events("hasty", "leaving"), "it to begin to leave")
+        hasty.terminate()
+        assert hasty.wait(5) == 128 + signal.SIGTERM
+    patient = swarm.start_peer("patient", "--grace", "6")
+    swarm.wait_for(lambda: swarm.steps("patient"), "a step", alive=patient)
+    with frozen(coordinator):
         told = time.monotonic()
-        peer.terminate()
-        assert peer.wait(20) == 0
-        assert time.monotonic() - told < 8
-    finally:
-        coordinator.send_signal(signal.SIGCONT)
+        patient.terminate()
+        assert patient.wait(20) == 0
+        assert 2 < time.monotonic() - told < 8
 
 
-def test_a_second_signal_ends_at_once(start):
-    swarm, (peer,) = start("peer", training=ENDLESS)
-    swarm.processes[0].send_signal(signal.SIGSTOP)  # nobody will copy its state
+@contextlib.contextmanager
+def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    signal_family(process, signal.SIGSTOP)
     try:
-        peer.terminate()
-        swarm.wait_for(lambda: True, "nothing")
-        peer.terminate()
-        assert peer.wait(5) in (0, 128 + signal.SIGTERM)
+        yield
     finally:
-        swarm.processes[0].send_signal(signal.SIGCONT)
+        signal_family(process, signal.SIGCONT)
 
 
 def peer_of(swarm, name: str) -> dict:
     found = [peer for peer in swarm.status().get("peers", []) if peer["name"] == name]
-    return found[0] if found else {"samples_accumulated": 0, "handed_over": 0}
+    return found[0] if found else {"samples_accumulated": 0, "handed_over": 0, "taken_over": 0}
 
 
 def accumulated(swarm, name: str) -> int:
