@@ -181,9 +181,14 @@ def kill_main(process: subprocess.Popen[bytes]) -> None:
 
 def signal_family(process: subprocess.Popen[bytes], signum: int) -> None:
     """Send a signal to a process and all its descendants; libp2p's daemon has a process group of its own."""
-    for pid in [process.pid, *_descendants(process.pid)]:
+    for pid in family(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    return [pid, *_descendants(pid)]
 
 
 def _descendants(pid: int) -> Iterator[int]:
