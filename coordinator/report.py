@@ -15,7 +15,7 @@ from coordinator.dashboard import DashboardServer, create_replay_app
 from coordinator.history_reader import HistoryReader
 from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory
-from coordinator.status import RunStatus
+from coordinator.status import PeerStatus, RunStatus
 from coordinator.terminal_view import view
 from swarm.errors import OperationFailed
 
@@ -46,14 +46,22 @@ def describe(status: RunStatus) -> str:
         f"{status.samples_per_second:.1f} samples/s, goodput {_number(status.goodput)}",
         f"loss {_number(status.train_loss)}, held-out {_number(status.heldout_loss)}",
     ]
-    lines += [
-        f"  {peer.name:<14} {peer.state:<10} step {peer.global_step}, {peer.samples_per_second:.1f} samples/s, "
-        f"{peer.samples_contributed} samples, heard {peer.last_seen:.0f} s ago"
-        for peer in status.peers
-    ]
+    lines += [_describe_peer(peer) for peer in status.peers]
+    if status.split:
+        lines.append("The swarm has split: some peers train apart from the others until they reload.")
     if age > OLD_AFTER_SECONDS:
         lines.append(f"This is {age:.0f} s old: the coordinator does not run.")
     return "\n".join(lines)
+
+
+def _describe_peer(peer: PeerStatus) -> str:
+    words = [
+        f"  {peer.name:<14} {peer.state:<10} step {peer.global_step}, {peer.samples_per_second:.1f} samples/s",
+        f"{peer.samples_contributed} samples, goodput {_number(peer.goodput)}, heard {peer.last_seen:.0f} s ago",
+        peer.trouble,
+        peer.error or "",
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def watch_run(run_dir: Path) -> None:

@@ -47,9 +47,19 @@ class PeerStatus(BaseModel):
     goodput: float | None = None
     """Samples that went into global steps / samples computed by this peer."""
     handed_over: int | None = None
-    """Samples that it computed and, when leaving, handed over to another peer."""
+    """Samples that it computed and, when leaving, handed over to another peer; since it last joined."""
     taken_over: int = 0
-    """Samples that it took over from peers that left."""
+    """Samples that it took over from peers that left; since it last joined."""
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong since it last joined, counted by reason; empty if nothing did."""
+        counted = {
+            "partial rounds": self.partial_rounds,
+            "failed rounds": self.failed_rounds,
+            **{f"reloads ({reason})": count for reason, count in self.reloads.items()},
+        }
+        return ", ".join(f"{count} {what}" for what, count in counted.items() if count)
 
 
 class CheckpointStatus(BaseModel):

@@ -193,8 +193,8 @@ class Tracker:
             failed_rounds=record.rounds_failed,
             reloads=record.reloads,
             goodput=counters.goodput(pending),
-            handed_over=counters.handed_over,
-            taken_over=counters.taken_over,
+            handed_over=record.samples_handed_over,
+            taken_over=record.samples_taken_over,
         )
 
     def _state_of_run(self, online: list[PeerStatus], now: float) -> tuple[RunState, str | None]:

@@ -6,6 +6,7 @@ A hundred lines of plain loop on purpose: everything a peer does in its life pas
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -21,12 +22,15 @@ from peer.presence import Presence
 from peer.reporting import Reporter
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
+from swarm.clock import SwarmView
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 SPEED_SMOOTHING = 0.2
 PARTIAL_ROUNDS_BEFORE_RELOAD = 3
+# coordinators renew their head records every 10 s
+SILENT_AFTER_SECONDS = 40.0
 
 
 class TrainingLoop:
@@ -58,6 +62,7 @@ class TrainingLoop:
         self.samples_contributed = 0
         self.steps_made = 0
         self._samples_per_second = 0.0
+        self._coordinator_is_silent = False
 
     def run(self, stop_after_steps: int | None = None) -> str:
         """Train and leave; returns in words why it ended."""
@@ -160,6 +165,21 @@ class TrainingLoop:
         self.presence.update(
             rounds_partial=self.global_step.rounds_partial, rounds_failed=self.global_step.rounds_failed
         )
+        self._notice_silence(self.presence.view)
+
+    def _notice_silence(self, view: SwarmView) -> None:
+        """Say when no coordinator has renewed its head record for long: it is down, or we are cut off from it."""
+        seconds = view.now - view.head.issued if view.head is not None else math.inf
+        if (seconds > SILENT_AFTER_SECONDS) == self._coordinator_is_silent:
+            return
+        self._coordinator_is_silent = not self._coordinator_is_silent
+        if self._coordinator_is_silent:
+            peers = len(view.members_at(self.state.step, self.state.branch))
+            self.reporter.message(
+                f"no word from a coordinator for {seconds:.0f} s: going on as {peers} peers"
+            )
+        else:
+            self.reporter.message("the coordinator is back")
 
     def _summary(self, report: StepReport) -> str:
         share = report.samples / report.swarm_samples if report.swarm_samples else 0.0

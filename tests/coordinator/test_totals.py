@@ -1,0 +1,44 @@
+"""Samples over the life of a run: restarts, hand-overs, goodput."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.totals import Counters, Totals
+
+
+def test_goodput_counts_what_was_handed_over_for_the_one_who_computed_it():
+    totals = Totals()
+    totals.count("leaver", Counters(computed=100, contributed=60, handed_over=40))
+    totals.count("heir", Counters(computed=50, contributed=90, taken_over=40))
+    assert totals.by_peer["leaver"].goodput(pending=0) == 1.0
+    assert totals.by_peer["heir"].goodput(pending=0) == 1.0
+    assert totals.all.goodput(pending=0) == 1.0
+
+
+def test_what_a_killed_peer_had_accumulated_is_lost_and_what_is_pending_is_neither():
+    totals = Totals()
+    totals.count("killed", Counters(computed=100, contributed=80))
+    totals.count("alive", Counters(computed=100, contributed=90))
+    assert totals.all.goodput(pending=10) == pytest.approx(170 / 190)
+
+
+def test_a_restarted_peers_counters_begin_anew_and_its_past_is_kept():
+    totals = Totals()
+    for computed, contributed in ((100, 90), (8, 0), (20, 16)):
+        totals.count("peer", Counters(computed=computed, contributed=contributed))
+    assert totals.by_peer["peer"] == Counters(computed=120, contributed=106)
+
+
+def test_totals_outlive_the_coordinator_and_a_broken_file_starts_from_zero(tmp_path):
+    totals = Totals()
+    totals.count("peer", Counters(computed=5, contributed=4))
+    path = tmp_path / "totals.json"
+    path.write_text(totals.model_dump_json())
+    assert Totals.load(path) == totals
+    path.write_text("{")
+    assert Totals.load(path) == Totals()
+
+
+def test_nothing_computed_has_no_goodput():
+    assert Counters().goodput(pending=0) is None
