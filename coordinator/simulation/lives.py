@@ -180,9 +180,8 @@ class Lives:
         self._depart(peer)
 
     def _can_receive(self, other: SimulatedPeer, peer: SimulatedPeer) -> bool:
-        round_ = self.rounds.round
-        busy = round_ is not None and round_.arrivals.get(other, math.inf) <= self.swarm.now
-        return other.state_step == peer.state_step == self.swarm.step and not other.leaving and not busy
+        same_step = other.state_step == peer.state_step == self.swarm.step
+        return same_step and not other.leaving and not self.rounds.is_in_matchmaking(other)
 
     def _depart(self, peer: SimulatedPeer) -> None:
         self._lose(peer, Loss.LATE)  # nothing, unless a round failed on it at the very end
@@ -254,7 +253,8 @@ class Lives:
         swarm = self.swarm
         online = peer.doing is not Doing.FROZEN
         swarm.drop(peer)
-        swarm.forget_ghost(peer) if how == "left" else None
+        if how == "left":
+            swarm.forget_ghost(peer)
         peer.life += 1
         peer.set_rate(0.0, swarm.now)
         peer.turn_to(Doing.GONE, swarm.now)

@@ -109,7 +109,7 @@ def make_report(
     target_batch_size: int,
 ) -> SimulationReport:
     """Put the books of a finished simulation together."""
-    intervals = [step.seconds for step in ledger.steps]
+    intervals = [step.seconds for step in ledger.steps[1:]]  # the first one contains everybody's start
     shares = _shares(peers)
     return SimulationReport(
         hours=seconds / 3600,

@@ -94,8 +94,9 @@ class StormReport(_Record):
 
     :param spec: the run spec itself, as `RunSpec.model_dump(mode="json")`, so that the file stands alone
     :param seconds: how long the storm was watched
-    :param machine_samples_per_second: what the one machine that all peers share can compute in all, measured while
-        all computed; None when every peer has a machine of its own. Survivors on a shared machine get faster.
+    :param cores: of the one machine that all peers share: survivors get faster there; None when every peer has a
+        machine of its own
+    :param grace: seconds that a peer which is told to go may take
     :param samples_computed: by all peers, the killed ones' last known counts included
     :param samples_in_steps: that went into global steps; their ratio is the goodput
     :param rounds_partial: summed over peers, as their records count them
@@ -104,7 +105,8 @@ class StormReport(_Record):
     command: str = ""
     spec: RunSpec
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    machine_samples_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    cores: Annotated[int, Field(ge=1)] | None = None
+    grace: Annotated[float, Field(gt=0)] = 30.0
     peers: tuple[StormPeer, ...] = Field(min_length=1)
     events: tuple[StormEvent, ...]
     steps: tuple[StormStep, ...]
