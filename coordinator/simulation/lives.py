@@ -10,14 +10,12 @@ import math
 
 from coordinator.simulation.averaging_rounds import AveragingRounds
 from coordinator.simulation.churn import Happening
+from coordinator.simulation.downloads import Downloads
 from coordinator.simulation.ledger import Loss
 from coordinator.simulation.simulated_peer import Doing, SimulatedPeer
 from coordinator.simulation.storm_report import StormEventKind
 from coordinator.simulation.swarm_model import SimulatedSwarm
 from coordinator.simulation.timings import BANDWIDTH_EFFICIENCY, BITS
-
-# the pause of a peer between two attempts to get a state
-RETRY_SECONDS = 1.0
 
 
 class Lives:
@@ -29,7 +27,7 @@ class Lives:
     def __init__(self, swarm: SimulatedSwarm, grace: float):
         self.swarm, self.grace = swarm, grace
         self.rounds = AveragingRounds(swarm, reload=self._reload, depart=self._depart)
-        self._downloads = 0
+        self.downloads = Downloads(swarm, ready=self._ready)
 
     def apply(self, happening: Happening) -> None:
         """What fits nobody's present situation (killing the dead, waking the awake) is passed over."""
@@ -68,39 +66,8 @@ class Lives:
         peer.turn_to(Doing.SYNCING, self.swarm.now)
         self.swarm.timeline.change(self.swarm.now, +1)
         self.swarm.queue.at(
-            self.swarm.now + self.swarm.timings.join(self.swarm.rng), self._sync, peer, peer.life
+            self.swarm.now + self.swarm.timings.join(self.swarm.rng), self.downloads.begin, peer, peer.life
         )
-
-    def _sync(self, peer: SimulatedPeer, life: int) -> None:
-        """Ask for the state; at step 0 everyone has it."""
-        if peer.life != life:
-            return
-        swarm = self.swarm
-        if swarm.step == 0:
-            self._ready(peer)
-            return
-        self._downloads += 1
-        seconds = swarm.timings.download(swarm.sizes.state, self._download_bandwidth(peer))
-        limit = swarm.spec.averaging.download_timeout
-        if seconds > limit:
-            swarm.queue.at(swarm.now + limit + RETRY_SECONDS, self._downloaded, peer, life, -1)
-        else:
-            swarm.queue.at(swarm.now + seconds, self._downloaded, peer, life, swarm.step)
-
-    def _download_bandwidth(self, peer: SimulatedPeer) -> float:
-        """All newcomers ask the same donor, the last in order of those at the newest step."""
-        donor = max(self.swarm.members, default=None)
-        upload = self.swarm.peers[donor].traits.bandwidth if donor is not None else math.inf
-        return min(peer.traits.bandwidth, upload / self._downloads)
-
-    def _downloaded(self, peer: SimulatedPeer, life: int, step: int) -> None:
-        self._downloads -= 1
-        if peer.life != life:
-            return
-        if step < self.swarm.step:
-            self._sync(peer, life)  # the swarm has moved on meanwhile
-        else:
-            self._ready(peer)
 
     def _ready(self, peer: SimulatedPeer) -> None:
         self.swarm.compute(peer)
@@ -113,7 +80,7 @@ class Lives:
             return
         peer.life += 1
         peer.turn_to(Doing.SYNCING, self.swarm.now)
-        self._sync(peer, peer.life)
+        self.downloads.begin(peer, peer.life)
 
     # Going.
 
@@ -242,6 +209,7 @@ class Lives:
             swarm.leave_ghost(peer)
         swarm.drop(peer)
         self.rounds.gone(peer)
+        self.downloads.gone(peer)
         swarm.reschedule()
 
     def _lose(self, peer: SimulatedPeer, reason: Loss) -> None:
@@ -253,6 +221,7 @@ class Lives:
         swarm = self.swarm
         online = peer.doing is not Doing.FROZEN
         swarm.drop(peer)
+        self.downloads.gone(peer)
         if how == "left":
             swarm.forget_ghost(peer)
         peer.life += 1
