@@ -221,7 +221,10 @@ class Swarm:
         return measured
 
     def recoveries(self) -> list[MeasuredRecovery]:
-        """Rounds with somebody missing; the last peers do not survive this."""
+        """Rounds with somebody missing; the last peers do not survive this.
+
+        An exchange that was over before the blow is left out.
+        """
         first, second, *others = self.peers
         found = [
             self._recovery("alone", 2, self._round("gradients", [first], 2)),
@@ -234,10 +237,8 @@ class Swarm:
                 peer.pipe.send(command)
             answers = [peer.hear() for peer in (first, second)]
             self.step += 1
-            if victim.process.exitcode is None and victim.pipe.poll():
-                continue  # the exchange was over before the blow
-            print(f"killed {delay} s into the exchange: {answers}", file=sys.stderr)
-            found.append(self._recovery("killed", 3, answers))
+            if not all(answer.get("complete") for answer in answers):
+                found.append(self._recovery("killed", 3, answers))
         return found
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from coordinator.simulation.options import Churn, SimulationOptions
@@ -64,8 +64,8 @@ def draw_script(options: SimulationOptions) -> Script:
     return Script(tuple(traits), tuple(sorted(happenings, key=lambda one: (one.t, one.peer))))
 
 
-def script_of_storm(storm: StormReport) -> Script:
-    """The same peers and blows as in a real storm, all on one machine."""
+def script_of_storm(storm: StormReport, speeds: Mapping[str, float]) -> Script:
+    """The same peers and blows as in a real storm, all on one machine, at these speeds by name."""
     numbers = {peer.name: number for number, peer in enumerate(storm.peers)}
     outside = set(StormEventKind) - {StormEventKind.SYNCED, StormEventKind.LEFT}
     happenings = [
@@ -73,7 +73,7 @@ def script_of_storm(storm: StormReport) -> Script:
         for event in sorted(storm.events, key=lambda event: event.t)
         if event.peer is not None and event.kind in outside
     ]
-    return Script(tuple(PeerTraits(peer.samples_per_second) for peer in storm.peers), tuple(happenings))
+    return Script(tuple(PeerTraits(speeds[peer.name]) for peer in storm.peers), tuple(happenings))
 
 
 def _arrivals(options: SimulationOptions, rng: random.Random) -> Iterator[float]:

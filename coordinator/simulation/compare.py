@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,7 @@ from coordinator.simulation.calibration import Calibration, load_calibration
 from coordinator.simulation.churn import script_of_storm
 from coordinator.simulation.report import SimulationReport, quantile
 from coordinator.simulation.simulator import run_script
+from coordinator.simulation.storm_calibration import pace_of, speeds_of, start_seconds
 from coordinator.simulation.storm_report import StormEventKind, StormReport
 from coordinator.simulation.timings import fit
 
@@ -46,9 +48,11 @@ def compare(storm: StormReport, calibration: Calibration | None = None) -> list[
     timings = fit(calibration or load_calibration())
     if storm.cores:
         timings = timings.on_shared_machine(storm.cores)
-    script = script_of_storm(storm)
+    timings = replace(timings, join_seconds=start_seconds(storm) or timings.join_seconds)
+    script, pace = script_of_storm(storm, speeds_of(storm)), pace_of(storm)
     simulated = [
-        run_script(storm.spec, script, timings, storm.seconds, seed, storm.grace) for seed in range(SEEDS)
+        run_script(storm.spec, script, timings, storm.seconds, seed, storm.grace, pace)
+        for seed in range(SEEDS)
     ]
     intervals = _intervals(storm)
     recoveries, rejoins = _recoveries(storm), _rejoins(storm)

@@ -8,6 +8,7 @@ is fetched once more; a donor that goes away takes its downloads with it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class _Download:
     remaining: float
     gives_up: float
     rate: float = 0.0
+    completes: float = math.inf
 
 
 class Downloads:
@@ -43,6 +45,7 @@ class Downloads:
         self._active: list[_Download] = []
         self._marked = 0.0
         self._version = 0
+        self._changing = False
 
     def begin(self, peer: SimulatedPeer, life: int) -> None:
         """Ask for the state; at step 0 everyone has it."""
@@ -60,7 +63,7 @@ class Downloads:
         orphans = [one for one in self._active if one.donor is peer]
         if orphans or any(one.peer is peer for one in self._active):
             self._active = [one for one in self._active if one.peer is not peer and one.donor is not peer]
-            self._share()
+            self._change()
         for one in orphans:
             self.swarm.queue.at(self.swarm.now + RETRY_SECONDS, self.begin, one.peer, one.life)
 
@@ -73,34 +76,40 @@ class Downloads:
         megabits = swarm.sizes.state * BITS / BANDWIDTH_EFFICIENCY
         gives_up = swarm.now + swarm.spec.averaging.download_timeout
         self._active.append(_Download(peer, life, donor, step, megabits, gives_up))
-        self._share()
+        self._change()
+
+    def _change(self) -> None:
+        """Downloads come or go; many in the same moment are one change."""
+        if not self._changing:
+            self._changing = True
+            self.swarm.queue.at(self.swarm.now, self._share)
 
     def _share(self) -> None:
-        """Downloads came or went: everyone's rate changes."""
-        now = self.swarm.now
-        for one in self._active:
-            one.remaining -= (
-                min(one.remaining, one.rate * (now - self._marked)) if now > self._marked else 0.0
-            )
+        """Everyone's rate changes."""
+        self._changing = False
+        now, elapsed = self.swarm.now, self.swarm.now - self._marked
         self._marked = now
-        users: dict[SimulatedPeer | None, int] = {}
+        users = Counter(one.donor for one in self._active)
+        earliest = math.inf
         for one in self._active:
-            users[one.donor] = users.get(one.donor, 0) + 1
-        for one in self._active:
+            if elapsed > 0.0 and one.rate:
+                one.remaining -= one.rate * elapsed
             upload = one.donor.traits.bandwidth / users[one.donor] if one.donor else math.inf
             one.rate = min(one.peer.traits.bandwidth, upload)
+            one.completes = now + one.remaining / one.rate
+            earliest = min(earliest, one.completes, one.gives_up)
         self._version += 1
         if self._active:
-            self.swarm.queue.at(min(_end(one, now) for one in self._active), self._finish, self._version)
+            self.swarm.queue.at(earliest, self._finish, self._version)
 
     def _finish(self, version: int) -> None:
         if version != self._version:
             return
         now = self.swarm.now
-        over = [one for one in self._active if _end(one, self._marked) <= now + SAME_MOMENT]
-        given_up = {one for one in over if self._marked + one.remaining / one.rate > now + SAME_MOMENT}
-        self._active = [one for one in self._active if one not in over]
-        self._share()
+        over = [one for one in self._active if min(one.completes, one.gives_up) <= now + SAME_MOMENT]
+        given_up = {one for one in over if one.completes > now + SAME_MOMENT}
+        self._active = [one for one in self._active if min(one.completes, one.gives_up) > now + SAME_MOMENT]
+        self._change()
         for one in over:
             if one.peer.life != one.life:
                 continue
@@ -110,8 +119,3 @@ class Downloads:
                 self.begin(one.peer, one.life)  # the swarm has moved on meanwhile
             else:
                 self.ready(one.peer)
-
-
-def _end(download: _Download, marked: float) -> float:
-    """When it is complete at its present rate, or given up."""
-    return min(marked + download.remaining / download.rate, download.gives_up)

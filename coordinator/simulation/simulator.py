@@ -7,6 +7,8 @@ comes and goes (`churn`), what times are (`timings`), when a step is due (`swarm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from coordinator.simulation.calibration import Calibration, load_calibration
 from coordinator.simulation.churn import Script, draw_script
 from coordinator.simulation.ledger import OnlineTimeline
@@ -34,11 +36,17 @@ def simulate(
 
 
 def run_script(
-    spec: RunSpec, script: Script, timings: Timings, seconds: float, seed: int = 0, grace: float = 30.0
+    spec: RunSpec,
+    script: Script,
+    timings: Timings,
+    seconds: float,
+    seed: int = 0,
+    grace: float = 30.0,
+    pace: Callable[[int], float] | None = None,
 ) -> SimulationReport:
     """Simulate exactly these peers and what happens to them."""
     timeline = OnlineTimeline(seconds, TIMELINE_SLICES)
-    swarm = SimulatedSwarm(spec, script, timings, transfer_sizes(spec), seed, timeline)
+    swarm = SimulatedSwarm(spec, script, timings, transfer_sizes(spec), seed, timeline, pace)
     lives = Lives(swarm, grace)
     for happening in script.happenings:
         swarm.queue.at(happening.t, lives.apply, happening)

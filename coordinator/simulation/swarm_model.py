@@ -17,7 +17,7 @@ from coordinator.simulation.events import EventQueue
 from coordinator.simulation.ledger import Ledger, OnlineTimeline
 from coordinator.simulation.simulated_peer import Doing, Ghost, SimulatedPeer
 from coordinator.simulation.sizes import TransferSizes
-from coordinator.simulation.timings import Timings, crowding
+from coordinator.simulation.timings import Timings
 from swarm.spec import RunSpec
 
 # how often a peer looks at the others' leases, and reports afresh when the step is near
@@ -28,6 +28,7 @@ class SimulatedSwarm:
     """State shared by rounds and lives of a simulation.
 
     :param on_due: called when enough samples have been reported and no round is under way
+    :param pace: on a shared machine, speed relative to the peers' own by how many compute
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SimulatedSwarm:
         sizes: TransferSizes,
         seed: int,
         timeline: OnlineTimeline,
+        pace: Callable[[int], float] | None = None,
     ):
         self.spec, self.timings, self.sizes, self.timeline = spec, timings, sizes, timeline
         self.queue, self.ledger = EventQueue(), Ledger()
@@ -55,8 +57,8 @@ class SimulatedSwarm:
         self._samples_at_zero = 0.0
         self._rate = 0.0
         self._version = 0
-        self._crowd_of_all = crowding(len(script.peers), timings.shared_cores)
-        self._crowd = 1.0
+        self._pace_at = pace
+        self._pace = 1.0
 
     @property
     def now(self) -> float:
@@ -73,7 +75,7 @@ class SimulatedSwarm:
         peer.turn_to(Doing.COMPUTING, self.now)
         peer.state_step = self.step
         self.members[peer.number] = peer
-        self._recrowd()
+        self._repace()
         peer.set_rate(self.rate_of(peer), self.now)
         self._count(peer, +1)
         self.reschedule()
@@ -86,13 +88,13 @@ class SimulatedSwarm:
         peer.turn_to(Doing.WAITING, self.now)
         self.idle[peer.number] = peer
         self._count(peer, +1)
-        self._recrowd()
+        self._repace()
 
     def drop(self, peer: SimulatedPeer) -> None:
         """The peer is no longer there, or is in a round."""
         if self.members.pop(peer.number, None) or self.idle.pop(peer.number, None):
             self._count(peer, -1)
-            self._recrowd()
+            self._repace()
 
     def give(self, peer: SimulatedPeer, samples: int) -> None:
         """A member takes over a leaving peer's samples."""
@@ -119,7 +121,7 @@ class SimulatedSwarm:
 
     def rate_of(self, peer: SimulatedPeer) -> float:
         """Samples per second; on a shared machine more when fewer compute."""
-        return peer.traits.samples_per_second * self._crowd_of_all / self._crowd
+        return peer.traits.samples_per_second * self._pace
 
     def view_lag(self) -> float:
         """Seconds until somebody's change is seen by one other peer."""
@@ -183,12 +185,12 @@ class SimulatedSwarm:
         if not self.members and not self.idle:
             self._rate = self._samples_at_zero = 0.0
 
-    def _recrowd(self) -> None:
+    def _repace(self) -> None:
         """On a shared machine everyone's pace depends on how many compute."""
-        crowd = crowding(len(self.members), self.timings.shared_cores)
-        if crowd == self._crowd:
+        pace = self._pace_at(len(self.members)) if self._pace_at else 1.0
+        if pace == self._pace:
             return
-        self._crowd = crowd
+        self._pace = pace
         counted = [peer for peer in self.members.values() if peer.rate > 0]
         for peer in counted:
             self._count(peer, -1)
