@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 192], help="model widths")
     parser.add_argument("--output", type=Path, help="write the calibration file here")
     given = parser.parse_args()
-    together: dict[str, list[Any]] = {}
+    load, together = os.getloadavg()[0], dict[str, list[Any]]()
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         for hidden_size in given.hidden:
@@ -354,7 +354,7 @@ def main() -> None:
     if given.output:
         del together["copies"]
         calibration = Calibration(
-            machine=f"{os.cpu_count()} cores {platform.machine()}, all peers on it, loopback",
+            machine=f"{os.cpu_count()} cores {platform.machine()}, all peers on it, loopback, load {load:.1f} before",
             command=shlex.join(["python", "-m", "benchmarks.round_times", *sys.argv[1:]]),
             cores=os.cpu_count() or 1,
             shared_machine=True,

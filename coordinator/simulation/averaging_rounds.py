@@ -202,7 +202,7 @@ class AveragingRounds:
     def _resume(self, round_: Round) -> None:
         """The members go on computing, go away, or reload."""
         self.last_duration = self.swarm.now - self._began
-        self._abandon(round_)
+        self.round = None
         for peer in round_.group:
             if peer.leaving:
                 self.depart(peer)
@@ -211,9 +211,10 @@ class AveragingRounds:
                 self.reload(peer, Loss.RELOADED)
             else:
                 self.swarm.compute(peer)
+        self._abandon(round_)
 
     def _abandon(self, round_: Round) -> None:
-        """There is no round any more."""
+        """There is no round any more; only now the next step can be due."""
         round_.version += 1
         self.round, self.swarm.in_round = None, False
         self.swarm.reschedule()

@@ -26,7 +26,7 @@ def goodput(mean_stay: float, polite: float) -> float:
                 peers=10, hours=0.5, churn=Churn.POISSON, mean_stay=mean_stay, polite=polite, seed=seed
             ),
         ).goodput
-        for seed in range(4)
+        for seed in range(2)
     )
 
 

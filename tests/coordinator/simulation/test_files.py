@@ -80,6 +80,18 @@ def test_the_shipped_calibration_is_of_real_rounds_and_plausible():
     assert 0.0 < timings.exchange("gradients", 2, 1e6, float("inf")) < 5.0
 
 
+def test_the_model_s_waits_are_those_of_real_rounds_with_somebody_missing():
+    """Alone: until matchmaking gives up; absent: the matchmaking time; killed: at most one chunk's timeout."""
+    for one in load_calibration().recoveries:
+        expected = {
+            "alone": one.matchmaking_time + 2 * one.request_timeout,
+            "absent": one.matchmaking_time,
+            "killed": one.next_chunk_timeout,
+        }[one.kind]
+        assert one.seconds < expected + 1.0
+        assert one.seconds > expected or one.kind == "killed"
+
+
 def test_rounds_are_read_off_the_lines_that_peers_print():
     lines = [
         '{"event": "joined", "run_id": "demo"}',

@@ -115,7 +115,7 @@ def test_every_computed_sample_is_in_a_step_lost_or_pending(
 
 
 def test_hundreds_of_peers_follow_day_and_night():
-    options = SimulationOptions(peers=300, hours=24.0, churn=Churn.DAY_NIGHT, bandwidth=None)
+    options = SimulationOptions(peers=200, hours=24.0, churn=Churn.DAY_NIGHT, bandwidth=None)
     report = simulate(small_spec(target=3_000_000), options)
     night, noon = report.timeline[0].peers_online, report.timeline[130].peers_online
     assert night > 1.5 * noon
