@@ -72,11 +72,14 @@ class Downloads:
         if peer.life != life:
             return
         swarm = self.swarm
-        donor = max(swarm.members.values(), key=lambda member: member.number, default=None)
         megabits = swarm.sizes.state * BITS / BANDWIDTH_EFFICIENCY
         gives_up = swarm.now + swarm.spec.averaging.download_timeout
-        self._active.append(_Download(peer, life, donor, step, megabits, gives_up))
+        self._active.append(_Download(peer, life, self._donor(), step, megabits, gives_up))
         self._change()
+
+    def _donor(self) -> SimulatedPeer | None:
+        """The same for everybody, as `SwarmView.donors` puts it first; None: the coordinator."""
+        return max(self.swarm.members.values(), key=lambda member: member.number, default=None)
 
     def _change(self) -> None:
         """Downloads come or go; many in the same moment are one change."""
