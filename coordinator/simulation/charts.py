@@ -98,10 +98,10 @@ def _axes(scale: _Scale, xs: Sequence[float], x_label: str) -> list[str]:
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     distinct = sorted(set(xs))
-    marks = distinct if len(distinct) <= 8 else [tick + scale.low for tick in _ticks(scale.high - scale.low)]
+    marks = distinct if len(distinct) <= 8 else [tick for tick in _ticks(scale.high) if tick >= scale.low]
     for value in marks:
         position = f'x="{scale.x(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
-        parts.append(f'<text {position} text-anchor="middle">{value:.5g}</text>')
+        parts.append(f'<text {position} text-anchor="middle">{value:.7g}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
     )

@@ -15,11 +15,11 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-body {{ font: 14px/1.45 system-ui, sans-serif; max-width: 720px; margin: 2rem auto; padding: 0 1rem;
+body {{ font: 14px/1.45 system-ui, sans-serif; max-width: 820px; margin: 2rem auto; padding: 0 1rem;
         color: #1e293b; background: #fff; }}
 h1 {{ font-size: 1.3rem; }} h2 {{ font-size: 1rem; margin: 1.6rem 0 .3rem; }}
 svg {{ width: 100%; display: block; }} svg text {{ font-size: 11px; fill: #64748b; }}
-.grid {{ stroke: #e2e8f0; }} pre {{ overflow-x: auto; background: #f8fafc; padding: .8rem; }}
+.grid {{ stroke: #e2e8f0; }} pre {{ overflow-x: auto; font-size: 12px; background: #f8fafc; padding: .8rem; }}
 .legend {{ margin: .2rem 0; }} .legend span {{ margin-right: 1rem; white-space: nowrap; }}
 .legend i {{ display: inline-block; width: .8em; height: .8em; margin-right: .3em; border-radius: 2px; }}
 </style>

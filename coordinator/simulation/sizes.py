@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swarm.codecs import SMALL_TENSOR_VALUES
 from swarm.spec import RunSpec
 
 # bytes a value: fp16 is 2, uniform 8 bits with their codebook 1.013 (measured on hivemind 1.1.12)
@@ -36,6 +35,8 @@ def transfer_sizes(spec: RunSpec) -> TransferSizes:
 
 def wire_bytes(counts: Iterable[int], compression: str) -> float:
     """Bytes of tensors with these numbers of values under a codec of the run spec."""
+    from swarm.codecs import SMALL_TENSOR_VALUES  # brings hivemind and torch, slow to import
+
     if compression == "8bit":
         return sum(count * (_EIGHT_BITS if count >= SMALL_TENSOR_VALUES else _HALF) for count in counts)
     return sum(counts) * (_HALF if compression == "float16" else _FULL)

@@ -17,9 +17,6 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy.optimize import nnls
-
 from coordinator.simulation.calibration import Calibration, MeasuredRound
 
 # share of the nominal bandwidth that all-reduce reached between shaped network namespaces, 2 to 4 peers
@@ -164,6 +161,9 @@ def _cell_medians(
 
 def _non_negative(rows: list[list[float]], targets: list[float]) -> list[float]:
     """Least squares of relative errors: a big round must not outweigh all the small ones."""
+    import numpy as np
+    from scipy.optimize import nnls
+
     matrix, goal = np.array(rows), np.array(targets)
     weight = 1.0 / np.maximum(goal, 1e-3)
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
@@ -176,9 +176,9 @@ def _spread(rounds: Iterable[MeasuredRound]) -> float:
     cells: dict[tuple[str, int, float], list[float]] = {}
     for one in rounds:
         cells.setdefault((one.kind, one.group_size, one.bytes), []).append(one.seconds_allreduce)
-    ratios = [
+    ratios = sorted(
         math.log(max(value, 1e-4) / max(statistics.median(values), 1e-4))
         for values in cells.values()
         for value in values
-    ]
-    return max(0.0, float(np.quantile(ratios, 0.9)) / _NORMAL_QUANTILE_90)
+    )
+    return max(0.0, ratios[int(0.9 * (len(ratios) - 1))] / _NORMAL_QUANTILE_90)
