@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from coordinator.simulation.command import simulate_command
 from swarm.cli_support import add_unbuilt_command, run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
 )
+
+app.command("simulate")(simulate_command)
 
 RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")]
 

@@ -26,6 +26,7 @@ from swarm.training_state import TrainingState
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+HARDLY_ANYTHING = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class GlobalStep:
         self.rounds_partial = 0
         self.rounds_failed = 0
         self.partial_in_a_row = 0
+        self._partial_group: frozenset[str] = frozenset()
         self._matchmaking = self._allreduce = 0.0
         self._last_end = time.monotonic()
 
@@ -114,15 +116,18 @@ class GlobalStep:
         self.state.apply_gradients(self.buffers, result.round_id)
         # averaging without samples: nobody takes this for the beginning of the next step
         self.presence.update(step=self.state.step, branch=self.state.branch, samples=0)
-        if result.group_size > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
-            self._average_parameters(result.group_size)
+        remaining = result.group_size - len(result.silent)
+        if remaining > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
+            self._average_parameters(remaining)
         self.presence.update(state=PeerState.TRAINING)
         return StepReport(
             global_step=self.state.step,
             loss=loss,
             samples=samples,
             taken_over=taken_over,
-            swarm_samples=sum(result.samples_by_peer.values()),
+            swarm_samples=sum(
+                count for peer, count in result.samples_by_peer.items() if peer not in result.silent
+            ),
             group=result.group_size,
             received=result.received_fraction,
             seconds=self._divide_time(started),
@@ -210,12 +215,20 @@ class GlobalStep:
         logger.info(reason)
 
     def _count(self, result: RoundResult) -> None:
+        """Count partial rounds, and those in a row that nobody's death explains.
+
+        A death makes one round partial for everyone, and the next group is another; in a broken cycle the same
+        peers miss each other again and again, or one of them gets hardly anything.
+        """
+        members = frozenset(result.samples_by_peer)
         if result.complete:
             self.partial_in_a_row = 0
             self.presence.update(last_error="")
         else:
             self.rounds_partial += 1
-            self.partial_in_a_row += 1
+            unexplained = members == self._partial_group or result.received_fraction < HARDLY_ANYTHING
+            self.partial_in_a_row = self.partial_in_a_row + 1 if unexplained else 1
+        self._partial_group = frozenset() if result.complete else members
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(buffer).all()) for buffer in self.buffers)

@@ -83,7 +83,7 @@ class SwarmAverager(DecentralizedAverager):
         }
         self._spec = spec
         self._state_source = state_source
-        self._received = (0.0, 0.0)
+        self._received: tuple[float, float, list[str]] = (0.0, 0.0, [])
         handler = signal.getsignal(signal.SIGINT)
         try:
             super().__init__(
@@ -136,9 +136,9 @@ class SwarmAverager(DecentralizedAverager):
             if not isinstance(error, Exception):
                 raise
             raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
-        gathered, round_id, received, inputs, seconds = result
+        gathered, round_id, received, inputs, silent, seconds = result
         samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
-        return RoundResult(round_id, samples_by_peer, received, inputs, seconds)
+        return RoundResult(round_id, samples_by_peer, received, inputs, frozenset(silent), seconds)
 
     def download_state(self, donor: str, *, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
         """Fetch the training state from one donor.
@@ -183,7 +183,7 @@ class SwarmAverager(DecentralizedAverager):
         self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None)
         self._matchmaking.target_group_size = size
         self.allreduce_kwargs["compression"] = self._codecs[kind]
-        self._received = (0.0, 0.0)
+        self._received = (0.0, 0.0, [])
 
     async def _run_allreduce_inplace_(
         self,
@@ -199,6 +199,7 @@ class SwarmAverager(DecentralizedAverager):
         self._received = (
             1.0 - container.failed_size / container.total_size,
             sum(reducer.num_parts_received) / expected if expected else 1.0,
+            [str(peer) for peer in runner.banned_senders],
         )
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:

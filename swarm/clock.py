@@ -6,6 +6,7 @@ and no lease moves the clock further than the head record makes plausible.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,9 +104,12 @@ class SwarmView:
         return [peer for _speed, peer in sorted(able, reverse=True)]
 
     def donors(self, min_step: int, exclude: str) -> list[str]:
-        """Whom to ask for a state of at least `min_step`: the furthest of the leading branch, then coordinators."""
+        """Whom to ask for a state of at least `min_step`: the furthest of the leading branch, then coordinators.
+
+        Among equals everyone who asks has another order, so that newcomers do not crowd one donor.
+        """
         able = [
-            (lease.step, peer)
+            (lease.step, hashlib.sha256(f"{exclude} {peer}".encode()).digest(), peer)
             for peer, lease in self.leases.items()
             if peer != exclude
             and lease.state.contributes
@@ -113,7 +117,7 @@ class SwarmView:
             and lease.step >= min_step
             and lease.branch == self.leading_branch(lease.step)
         ]
-        peers = [peer for _step, peer in sorted(able, reverse=True)]
+        peers = [peer for _step, _lot, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]
 
 

@@ -21,6 +21,7 @@ class RoundResult:
     :param samples_by_peer: samples that each member of the group put in, by peer id, ourselves included
     :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
     :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
+    :param silent: members of the group that sent us nothing, or not enough, in time
     :param allreduce_seconds: time of the exchange itself; finding the group is not in it
     """
 
@@ -28,6 +29,7 @@ class RoundResult:
     samples_by_peer: dict[str, int]
     received_fraction: float
     inputs_fraction: float
+    silent: frozenset[str] = frozenset()
     allreduce_seconds: float = 0.0
 
     @property

@@ -16,7 +16,6 @@ from coordinator.simulation.simulated_peer import Doing, SimulatedPeer
 from coordinator.simulation.swarm_model import SimulatedSwarm, slowest
 
 MAX_ATTEMPTS = 3
-PARTIAL_ROUNDS_BEFORE_RELOAD = 3
 
 
 class AveragingRounds:
@@ -159,27 +158,21 @@ class AveragingRounds:
                 ledger.rejoins.append(now - peer.started)
         ledger.commit(now, total, len(round_.group), round_.partial)
         self._count(round_)
-        if round_.group_size > 1 and swarm.step % self.spec.state_every == 0:
+        if len(round_.group) > 1 and round_.group_size > 1 and swarm.step % self.spec.state_every == 0:
             self._exchange_parameters(round_)
         else:
             self._resume(round_)
 
     def _exchange_parameters(self, round_: Round) -> None:
-        """Re-average; the group is expected to be as large as it was, so who died in it is waited for."""
-        swarm, spec = self.swarm, self.spec
-        somebody_died = len(round_.group) < round_.group_size
+        """Re-average; who died in the exchange of gradients was silent there and is not waited for again."""
+        swarm = self.swarm
         round_.stage, round_.partial, round_.group_size = Stage.PARAMETERS, False, len(round_.group)
-        if round_.group_size == 1:
-            round_.fails, seconds = True, self.gathering.gives_up(0.0)
-        else:
-            wait = spec.matchmaking_time if somebody_died else 0.0
-            exchange = swarm.timings.exchange(
-                "state", round_.group_size, swarm.sizes.parameters, slowest(round_.group), swarm.rng
-            )
-            round_.fails = exchange > spec.allreduce_timeout
-            handshake = swarm.timings.handshake(round_.group_size, swarm.rng)
-            seconds = wait + handshake + min(exchange, spec.allreduce_timeout)
-        round_.ends = swarm.now + seconds
+        seconds = swarm.timings.exchange(
+            "state", round_.group_size, swarm.sizes.parameters, slowest(round_.group), swarm.rng
+        )
+        round_.fails = seconds > self.spec.allreduce_timeout
+        handshake = swarm.timings.handshake(round_.group_size, swarm.rng)
+        round_.ends = swarm.now + handshake + min(seconds, self.spec.allreduce_timeout)
         self._schedule_end(round_)
 
     def _end_parameters(self, round_: Round, version: int) -> None:
@@ -196,19 +189,14 @@ class AveragingRounds:
         if round_.group_size > 1:
             self.swarm.ledger.rounds += len(round_.group)
             self.swarm.ledger.rounds_partial += round_.partial * len(round_.group)
-            for peer in round_.group:
-                peer.partial_in_a_row = peer.partial_in_a_row + 1 if round_.partial else 0
 
     def _resume(self, round_: Round) -> None:
-        """The members go on computing, go away, or reload."""
+        """The members go on computing, or go away."""
         self.last_duration = self.swarm.now - self._began
         self.round = None
         for peer in round_.group:
             if peer.leaving:
                 self.depart(peer)
-            elif peer.partial_in_a_row >= PARTIAL_ROUNDS_BEFORE_RELOAD:
-                peer.partial_in_a_row = 0
-                self.reload(peer, Loss.RELOADED)
             else:
                 self.swarm.compute(peer)
         self._abandon(round_)

@@ -78,8 +78,9 @@ class Downloads:
         self._change()
 
     def _donor(self) -> SimulatedPeer | None:
-        """The same for everybody, as `SwarmView.donors` puts it first; None: the coordinator."""
-        return max(self.swarm.members.values(), key=lambda member: member.number, default=None)
+        """Any member: `SwarmView.donors` has another order for everyone who asks; None: the coordinator."""
+        members = sorted(self.swarm.members.values(), key=lambda member: member.number)
+        return self.swarm.rng.choice(members) if members else None
 
     def _change(self) -> None:
         """Downloads come or go; many in the same moment are one change."""

@@ -17,7 +17,6 @@ class Loss(str, Enum):
     SUSPENDED = "suspended"  # their peer was frozen or cut off until they were stale
     LATE = "late"  # the step was made without their peer
     NO_RECEIVER = "no receiver"  # handed over when nobody was there to take them
-    RELOADED = "reloaded"  # thrown away because too many rounds in a row were partial
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Lives:
     def _start(self, peer: SimulatedPeer) -> None:
         peer.life += 1
         peer.leaving, peer.reachable, peer.frozen_since = False, True, math.inf
-        peer.made_a_step, peer.partial_in_a_row, peer.started = False, 0, self.swarm.now
+        peer.made_a_step, peer.started = False, self.swarm.now
         peer.turn_to(Doing.SYNCING, self.swarm.now)
         self.swarm.timeline.change(self.swarm.now, +1)
         self.swarm.queue.at(

@@ -42,7 +42,6 @@ class SimulatedPeer:
     leaving: bool = False
     reachable: bool = True
     frozen_since: float = math.inf
-    partial_in_a_row: int = 0
     made_a_step: bool = False
     started: float = 0.0
     rate: float = 0.0
