@@ -184,18 +184,28 @@ class BundleCache:
         os.replace(partial, self.blobs / file.sha256)
 
     def lay_out(self, signed: SignedManifest) -> Path:
-        """A folder with all files of the bundle under their names."""
+        """A folder with all files of the bundle under their names; one that is intact is left untouched."""
         target = self.bundles / signed.fingerprint
         files = signed.open().files
-        if all(_same_file(self.blobs / file.sha256, target / file.name) for file in files):
-            return target
+        # a peer that reads the folder must not see another one replace it
+        with (self.bundles / f"{signed.fingerprint}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not all(_same_file(self.blobs / file.sha256, target / file.name) for file in files):
+                self._lay_out_anew(signed, target)
+        return target
+
+    def _lay_out_anew(self, signed: SignedManifest, target: Path) -> None:
         staging = Path(tempfile.mkdtemp(dir=self.bundles, prefix=".staging-"))
-        for file in files:
+        for file in signed.open().files:
             path = staging / file.name
             path.parent.mkdir(exist_ok=True)
             _link_or_copy(self.blobs / file.sha256, path)
         (staging / MANIFEST_NAME).write_text(signed.model_dump_json())
-        return _swap_in(staging, target)
+        if target.exists():
+            discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=".discarded-"))
+            os.replace(target, discarded / target.name)
+            shutil.rmtree(discarded)
+        os.replace(staging, target)
 
 
 def shard_paths(directory: Path) -> list[Path]:
@@ -215,20 +225,8 @@ def _files_of(directory: Path) -> Iterable[Path]:
 
 
 def _same_file(blob: Path, path: Path) -> bool:
-    return path.exists() and os.path.samefile(blob, path)
-
-
-def _swap_in(staging: Path, target: Path) -> Path:
-    """Put `staging` in the place of `target`; peers that still read the old folder keep their open files."""
-    if target.exists():
-        discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=".discarded-"))
-        os.replace(target, discarded / target.name)
-        shutil.rmtree(discarded)
-    try:
-        os.replace(staging, target)
-    except OSError:  # another peer on this machine was quicker
-        shutil.rmtree(staging)
-    return target
+    # blobs are named by their digest; where the disk knows no hard links, they were copied
+    return path.is_file() and (os.path.samefile(blob, path) or file_digest(path) == blob.name)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

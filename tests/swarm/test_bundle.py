@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -99,6 +101,20 @@ def test_a_bundle_is_laid_out_by_its_names_and_repaired_after_damage(bundle, tmp
     assert not cache.is_complete(shard)
     fill(cache, bundle, signed.open())
     assert (cache.lay_out(signed) / "shards" / "00000.bin").read_bytes() == bytes(1000)
+
+
+def test_peers_that_join_at_once_never_pull_the_folder_from_under_each_other(bundle, tmp_path):
+    signed = pack_bundle(bundle, SPEC, Identity.generate())
+    fill(BundleCache(tmp_path / "cache"), bundle, signed.open())
+    together = threading.Barrier(8)
+
+    def join(_number: int) -> bool:
+        together.wait()
+        folder = BundleCache(tmp_path / "cache").lay_out(signed)
+        return all(load_spec_of(folder, signed.open()) == SPEC for _ in range(20))
+
+    with ThreadPoolExecutor(8) as peers:
+        assert all(peers.map(join, range(8)))
 
 
 def fill(cache: BundleCache, bundle, manifest: Manifest) -> None:

@@ -1,0 +1,52 @@
+"""A short storm, with everything it can do, and a long one that is compared with a calm run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coordinator.simulation.storm_report import load_storm_report
+from tests.scenarios.network import Network
+from tests.scenarios.storm import Storm, StormOptions, endless, running
+from tests.scenarios.storm_measures import Observation, compare, describe
+from tests.scenarios.weather import Disturbance
+
+# what CPUs shared with other tests cannot promise
+TIMINGS = ("survivors needed", "killed peers needed")
+
+
+def weather(options: StormOptions, folder) -> Observation:
+    folder.mkdir()
+    with running(options, folder) as storm:
+        assert isinstance(storm, Storm)
+        return storm.run()
+
+
+def test_a_short_storm_loses_no_step_and_leaves_nothing_behind(make_spec, tmp_path):
+    options = StormOptions(make_spec(), peers=3, seconds=45.0, seed=5, silence=6.0)
+    options.every = {Disturbance.KILL: 30.0, Disturbance.LEAVE: 35.0, Disturbance.FREEZE: 40.0}
+    if Network.available():
+        options.every[Disturbance.CUT] = 45.0
+    seen = weather(options, tmp_path / "storm")
+    lines, failures = describe(seen)
+    assert not [failure for failure in failures if not failure.startswith(TIMINGS)], "\n".join(lines)
+    assert {entry["kind"] for entry in seen.log} >= {"kill", "leave", "freeze"}
+    assert seen.steps_committed > 0
+    report = tmp_path / "storm.json"
+    report.write_text(seen.report_json("test"))
+    assert load_storm_report(report).steps_committed == seen.steps_committed
+    assert json.loads(report.read_text())["events"]
+
+
+@pytest.mark.heavy
+def test_a_long_storm_costs_little_against_a_calm_run(tmp_path):
+    from examples.run_demo import SPEC
+
+    options = StormOptions(endless(SPEC, tmp_path), peers=4, seconds=300.0, seed=1)
+    options.every = {Disturbance.KILL: 30.0}
+    seen = weather(options, tmp_path / "storm")
+    lines, failures = describe(seen)
+    options.every = {}
+    more_lines, more = compare(seen, weather(options, tmp_path / "calm"))
+    assert not failures + more, "\n".join(lines + more_lines)
