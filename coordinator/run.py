@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from coordinator.adoption import adopt_checkpoint
 from coordinator.bundle_source import prepare_bundle
-from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
+from coordinator.checkpoints import Checkpoint, CheckpointStore
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.deputy import Commission, be_commissioned, load_commission
 from coordinator.evaluation import HeldoutEvaluator
@@ -30,7 +30,7 @@ from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
 from coordinator.metric_logs import TensorBoardLog, step_metrics
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
-from coordinator.state_keeper import StateKeeper
+from coordinator.state_keeper import StateKeeper, resume
 from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
@@ -169,9 +169,7 @@ class _Coordinator:
         tokenizer = load_tokenizer(run.bundle / TOKENIZER_FOLDER)
         state, candidate = (self._make_state(len(tokenizer), tokenizer.pad_token_id) for _ in range(2))
         store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
-        resumed = store.newest_intact()
-        if resumed is not None:
-            load_checkpoint(resumed, state)
+        self.resumed = resume(state, store, directory.last_state_path)
         buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
         averager = SwarmAverager(
             buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
@@ -183,7 +181,7 @@ class _Coordinator:
         self.board = board = RecordBoard(
             dht, spec.run_id, run.identity, [contact.peer_id for contact in run.contacts]
         )
-        self.store, self.resumed = store, resumed
+        self.store = store
         self.totals_path = directory.path / "totals.json"
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
         stack.callback(self.metrics.close)
@@ -192,7 +190,17 @@ class _Coordinator:
         )
         evaluator = HeldoutEvaluator(run.bundle / HELDOUT_NAME)
         self.keeper = StateKeeper(
-            spec, state, candidate, averager, board, store, evaluator, tokenizer, self._announce, run.warrant
+            spec,
+            state,
+            candidate,
+            averager,
+            board,
+            store,
+            evaluator,
+            tokenizer,
+            self._announce,
+            directory.last_state_path,
+            run.warrant,
         )
 
     def announce_addresses(self, say: Say, dashboard: str) -> None:
@@ -202,8 +210,8 @@ class _Coordinator:
         self.directory.write_join_line(self.join_line)
         self.tracker.join_line = self.join_line
         self.tracker.fingerprint = self.run.signed.fingerprint
-        if self.resumed is not None:
-            say(f"resumed from {self.resumed.path} at step {self.resumed.step}")
+        if self.keeper.state.step:
+            say(f"resumed at step {self.keeper.state.step}")
         say(f"run        {self.spec.run_id}  (in {self.directory.path})")
         say(f"dashboard  {dashboard}")
         say(f"to join    {self.join_line}")
@@ -211,7 +219,7 @@ class _Coordinator:
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
         """Track and keep until told to stop."""
         self.keeper.start(self.resumed)
-        if self.resumed is None and self.keeper.last_checkpoint is not None:
+        if self.resumed.checkpoint is None and self.keeper.last_checkpoint is not None:
             self._record_checkpoint(self.keeper.last_checkpoint)
         self._show_checkpoints()
         self.keeper.sign_head()

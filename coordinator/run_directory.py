@@ -1,7 +1,7 @@
 """The directory of one run on the coordinator's disk; one coordinator at a time.
 
     RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json
-              history.sqlite  bundle/  checkpoints/  tensorboard/
+              history.sqlite  bundle/  checkpoints/  last_state.safetensors  tensorboard/
               commission.json  cache/ (instead of bundle/, of a further coordinator)
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
@@ -39,6 +39,7 @@ class RunDirectory:
         self.history_path = path / "history.sqlite"
         self.bundle_path = path / "bundle"
         self.checkpoints_path = path / "checkpoints"
+        self.last_state_path = path / "last_state.safetensors"
         self.commission_path = path / "commission.json"
         self.cache_path = path / "cache"
         self._lock: IO[str] | None = None

@@ -11,14 +11,18 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from coordinator.checkpoints import Checkpoint, CheckpointStore
+from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.evaluation import HeldoutEvaluator
+from coordinator.last_state import read_last_state, write_last_state
 from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
+from swarm.errors import OperationFailed
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
@@ -35,11 +39,37 @@ REST_PER_COPYING = 10.0
 Announce = Callable[[str, str], None]
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """Where a coordinator begins.
+
+    :param checkpoint: the newest intact one, if there is any
+    :param reached: when the swarm was at the state that was loaded, in seconds since the epoch
+    """
+
+    checkpoint: Checkpoint | None
+    reached: float
+
+
+def resume(state: TrainingState, store: CheckpointStore, last_state_path: Path) -> Resumed:
+    """Load the newest state on disk: of a checkpoint, or the last that was copied from the swarm after it."""
+    checkpoint, reached = store.newest_intact(), time.time()
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, state)
+        reached = checkpoint.saved_at
+    last = read_last_state(last_state_path, state.spec.run_id, state.shapes)
+    if last is not None and last.step > state.step:
+        state.load(last)
+        reached = last_state_path.stat().st_mtime
+    return Resumed(checkpoint, reached)
+
+
 class StateKeeper:
     """Owns the coordinator's copy of the training state.
 
     :param candidate: a second state of the same spec; what is downloaded is judged there before it is taken over
     :param announce: told in a sentence when a state is refused
+    :param last_state_path: file in which every copied state is kept, for the next start
     :param warrant: of the run's authority, for a coordinator that is not the authority itself
     """
 
@@ -54,12 +84,13 @@ class StateKeeper:
         evaluator: HeldoutEvaluator,
         tokenizer: PreTrainedTokenizerFast,
         announce: Announce,
+        last_state_path: Path,
         warrant: str = "",
     ):
         self.spec, self.state, self.candidate = spec, state, candidate
         self.averager, self.board, self.store = averager, board, store
         self.evaluator, self.tokenizer, self.announce = evaluator, tokenizer, announce
-        self.warrant = warrant
+        self.last_state_path, self.warrant = last_state_path, warrant
         self.last_checkpoint: Checkpoint | None = None
         self.finished = False
         self._probe_loss = math.inf
@@ -67,15 +98,13 @@ class StateKeeper:
         self._reached = time.time()
         self._rest_until = 0.0
 
-    def start(self, resumed: Checkpoint | None) -> None:
-        """Take the resumed checkpoint, or make the first one from the seed, as the head of the run."""
-        self.last_checkpoint = resumed
+    def start(self, resumed: Resumed) -> None:
+        """Make what was resumed, or a first checkpoint from the seed, the head of the run."""
+        self.last_checkpoint, self._reached = resumed.checkpoint, resumed.reached
         self._probe_loss = self.evaluator.loss(self.state, PROBE_ROWS)
         self._digest = state_digest(self.state.snapshot())
-        if resumed is None:
+        if resumed.checkpoint is None:
             self.checkpoint(train_loss=None)
-        else:
-            self._reached = resumed.saved_at
         self.finished = self.state.step >= self.spec.training.total_steps
 
     def sign_head(self) -> None:
@@ -154,6 +183,10 @@ class StateKeeper:
         self.state.load(snapshot)
         self._digest = state_digest(snapshot)
         self._reached = time.time()
+        try:
+            write_last_state(self.last_state_path, snapshot, self.spec.run_id)
+        except OperationFailed as error:  # a full disk: the state is kept in memory all the same
+            self.announce("state_not_kept", str(error))
         return True
 
     def _why_refused(self, snapshot: Snapshot) -> str | None:

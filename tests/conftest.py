@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ os.environ.setdefault("HIVEMIND_LOGLEVEL", "CRITICAL")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.scenarios.network import Network
-from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes
+from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes, wait_for_leftovers
 
 LEFTOVER_SECONDS = 10.0
 SEQUENCE_LENGTH = 16
@@ -117,18 +116,8 @@ def make_swarm(tmp_path) -> Iterator[Callable[..., SwarmUnderTest]]:
     yield make
     for swarm in swarms:
         swarm.end()
-    left = wait_for_leftovers_to_end(swarms)
+    left = [left for swarm in swarms for left in wait_for_leftovers(swarm, deadline=LEFTOVER_SECONDS)]
     for swarm in swarms:
         for pid, _command in _marked_processes(swarm.mark):
             os.kill(pid, signal.SIGKILL)
-    assert not left, f"processes outlived their parents: {left}"
-
-
-def wait_for_leftovers_to_end(swarms: list[SwarmUnderTest]) -> list[str]:
-    """Commands that are still there when children have had time to notice that their parents ended."""
-    deadline = time.monotonic() + LEFTOVER_SECONDS
-    while True:
-        left = [line for swarm in swarms for line in swarm.leftovers()]
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.05)
+    assert not left, f"left behind: {left}"

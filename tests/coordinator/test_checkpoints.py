@@ -17,6 +17,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from coordinator.checkpoints import CheckpointStore, find_damage, load_checkpoint
+from coordinator.last_state import write_last_state
+from coordinator.state_keeper import resume
 from data_prep.tokenizer import load_tokenizer
 from swarm.errors import OperationFailed
 from swarm.spec import RunSpec
@@ -44,6 +46,13 @@ def tokenizer(prepared_data) -> PreTrainedTokenizerFast:
 @pytest.fixture
 def state(tokenizer) -> TrainingState:
     return new_state(tokenizer)
+
+
+@pytest.fixture
+def store(tmp_path) -> CheckpointStore:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return CheckpointStore(folder, SPEC.run_id, keep=3)
 
 
 def new_state(tokenizer) -> TrainingState:
@@ -173,3 +182,42 @@ def newest_intact(directory: Path, newest: int, case: str) -> int:
     assert found is not None, case
     assert found.step >= newest, case
     return found.step
+
+
+def test_the_last_state_is_resumed_when_it_is_newer_than_the_newest_checkpoint(
+    state, tokenizer, store, tmp_path
+):
+    path = tmp_path / "last_state.safetensors"
+    advance(state, 3)
+    checkpoint = write(store, state, tokenizer)
+    advance(state, 2)
+    write_last_state(path, state.snapshot(), SPEC.run_id)
+    again = new_state(tokenizer)
+    assert resume(again, store, path).checkpoint == checkpoint
+    assert again.step == 5
+    for own, other in zip(again.snapshot().tensors, state.snapshot().tensors, strict=True):
+        assert torch.equal(own, other)
+
+    advance(state, 2)
+    newest = write(store, state, tokenizer)
+    older = new_state(tokenizer)
+    assert resume(older, store, path).checkpoint == newest
+    assert older.step == 7
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one bit", "another run", "not there"])
+def test_a_last_state_that_cannot_be_trusted_is_passed_over(state, tokenizer, store, tmp_path, damage):
+    path = tmp_path / "last_state.safetensors"
+    write(store, state, tokenizer)
+    advance(state, 2)
+    if damage != "not there":
+        write_last_state(path, state.snapshot(), "other-run" if damage == "another run" else SPEC.run_id)
+        content = bytearray(path.read_bytes())
+        if damage == "cut off":
+            content = content[: len(content) // 2]
+        elif damage == "one bit":
+            content[-100] ^= 1
+        path.write_bytes(content)
+    again = new_state(tokenizer)
+    resume(again, store, path)
+    assert again.step == 0

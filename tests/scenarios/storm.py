@@ -32,8 +32,8 @@ from tests.scenarios.swarm_under_test import (
     SwarmUnderTest,
     kill_group,
     kill_main,
-    resources_left,
     signal_family,
+    wait_for_leftovers,
 )
 from tests.scenarios.weather import Disturbance, Gust, forecast
 
@@ -65,6 +65,8 @@ class Storm:
         self.coordinator: subprocess.Popen[bytes] | None = None
         self.log: list[dict[str, Any]] = []
         self._silent: set[str] = set()
+        self._awaited: set[str] = set()
+        self._started: dict[str, float] = {}
         self._later: list[tuple[float, Any]] = []
         self._began = 0.0
 
@@ -74,16 +76,16 @@ class Storm:
         for index in range(self.options.peers):
             self._start_peer(f"peer-{index}")
         self.swarm.wait_for(lambda: self._together(after=0), "a global step of all", deadline=240)
-        self._began, first_step = time.time(), self._step()
+        self._began = time.time()
         gusts = forecast(self.options.every, self.options.seconds, self.options.seed)
         while (now := time.time() - self._began) < self.options.seconds:
             while gusts and gusts[0].t <= now:
                 self._blow(gusts.pop(0))
             self._do_what_is_due(now)
+            self._restart_the_ended()
             time.sleep(LOOK_SECONDS)
-        last_step, ended = self._step(), time.time()
-        difference = self._settle()
-        return self._end(first_step, last_step, ended, difference)
+        ended = time.time()
+        return self._end(ended, self._settle())
 
     def _blow(self, gust: Gust) -> None:
         if gust.kind is Disturbance.COORDINATOR_KILL:
@@ -97,15 +99,16 @@ class Storm:
 
     def _kill(self, name: str, process: subprocess.Popen[bytes]) -> None:
         kill_group(process)
-        self._in(RESTART_SECONDS, lambda: self._start_peer(name))
+        self._start_later(name)
 
     def _kill_main(self, name: str, process: subprocess.Popen[bytes]) -> None:
         kill_main(process)
-        self._in(RESTART_SECONDS, lambda: self._start_peer(name))
+        self._start_later(name)
 
     def _leave(self, name: str, process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGTERM)
         self._silent.add(name)
+        self._awaited.add(name)
         self._when_ended(name, process)
 
     def _when_ended(self, name: str, process: subprocess.Popen[bytes]) -> None:
@@ -114,7 +117,7 @@ class Storm:
             return
         self._silent.discard(name)
         self._note("left", name)
-        self._in(RESTART_SECONDS, lambda: self._start_peer(name))
+        self._start_later(name)
 
     def _freeze(self, name: str, process: subprocess.Popen[bytes]) -> None:
         signal_family(process, signal.SIGSTOP)
@@ -167,8 +170,21 @@ class Storm:
 
     def _start_peer(self, name: str) -> None:
         self._note("start", name)
+        self._awaited.discard(name)
+        self._started[name] = time.time()
         options = ("--grace", str(self.options.grace))
         self.peers[name] = self.swarm.start_peer(name, *options, host=self._host(name))
+
+    def _restart_the_ended(self) -> None:
+        """A peer that could not join, because nobody could be reached, is started again as a supervisor would."""
+        for name, process in self.peers.items():
+            if process.poll() is not None and name not in self._awaited:
+                self._note("gave up", name)
+                self._start_later(name)
+
+    def _start_later(self, name: str) -> None:
+        self._awaited.add(name)
+        self._in(RESTART_SECONDS, lambda: self._start_peer(name))
 
     def _settle(self) -> dict[str, Any]:
         """End every disturbance, wait until everyone steps together again, and compare their states."""
@@ -200,8 +216,9 @@ class Storm:
             raise RuntimeError(f"the states could not be compared: {answer.stderr}")
         return json.loads(answer.stdout.splitlines()[-1])
 
-    def _end(self, first: int, last: int, ended: float, difference: dict[str, Any]) -> Observation:
+    def _end(self, ended: float, difference: dict[str, Any]) -> Observation:
         status = self.swarm.status()
+        self.swarm.remember_processes()
         self.swarm.end()
         lines = {name: self.swarm.events(name) for name in self.peers}
         return Observation(
@@ -211,7 +228,6 @@ class Storm:
             grace=self.options.grace,
             log=self.log,
             lines=lines,
-            steps_committed=last - first,
             silence=self.options.silence,
             status=status,
             totals=json.loads((self.swarm.run_dir / "totals.json").read_text())["all"],
@@ -220,7 +236,7 @@ class Storm:
                 for path in sorted(self.swarm.run_dir.glob("checkpoints/step-*/manifest.json"))
             ],
             difference=difference,
-            leftovers=[*resources_left(self.swarm), *self.swarm.leftovers()],
+            leftovers=wait_for_leftovers(self.swarm),
         )
 
     def _together(self, after: int) -> bool:
@@ -236,7 +252,8 @@ class Storm:
         return bool(set.intersection(*steps))
 
     def _is_well(self, name: str, process: subprocess.Popen[bytes]) -> bool:
-        return process.poll() is None and name not in self._silent and bool(self.swarm.events(name, "synced"))
+        synced = [event for event in self.swarm.events(name, "synced") if event["time"] > self._started[name]]
+        return process.poll() is None and name not in self._silent and bool(synced)
 
     def _step(self) -> int:
         return self.swarm.status().get("global_step", 0)
@@ -245,6 +262,7 @@ class Storm:
         return 1 + int(name.removeprefix("peer-"))
 
     def _note(self, kind: str, peer: str | None) -> None:
+        self.swarm.remember_processes()
         self.log.append({"time": time.time(), "kind": kind, "peer": peer})
         print(f"{time.strftime('%H:%M:%S')} step {self._step():5d}  {kind} {peer or ''}", file=sys.stderr)
 

@@ -39,7 +39,6 @@ class Observation:
     grace: float
     log: list[dict[str, Any]]
     lines: dict[str, list[dict[str, Any]]]
-    steps_committed: int
     silence: float
     status: dict[str, Any]
     totals: dict[str, int]
@@ -58,6 +57,12 @@ class Observation:
             for entry in self.log
             if entry["kind"] in kinds and self.began <= entry["time"] < end
         ]
+
+    @property
+    def steps_committed(self) -> int:
+        """Global steps made within the storm, by whomever."""
+        steps = (step for peer in self.lines for step in self.steps(peer))
+        return len({step["global_step"] for step in steps if 0 <= step["time"] - self.began < self.seconds})
 
     @property
     def steps_lost(self) -> int:
@@ -142,7 +147,7 @@ class Observation:
         )
 
     def _events(self) -> list[dict[str, Any]]:
-        names = {"kill_main": "kill", "split": None}
+        names = {"kill_main": "kill", "split": None, "gave up": "left"}
         done = [
             {"t": max(0.0, entry["time"] - self.began), "kind": kind, "peer": entry["peer"]}
             for entry in self.log
@@ -260,7 +265,9 @@ def compare(storm: Observation, calm: Observation) -> tuple[list[str], list[str]
 
 def _count_kinds(seen: Observation) -> list[str]:
     kinds = [entry["kind"] for entry in seen.log if entry["time"] >= seen.began]
-    interesting = [kind for kind in dict.fromkeys(kinds) if kind not in ("start", "resume", "heal", "left")]
+    interesting = [
+        kind for kind in dict.fromkeys(kinds) if kind not in ("start", "resume", "heal", "left", "gave up")
+    ]
     return [f"{kinds.count(kind)} {kind}" for kind in interesting if kind != "coordinator_start"]
 
 

@@ -41,7 +41,7 @@ class SwarmUnderTest:
         self.run_dir = folder / "run"
         self.mark = f"{os.getpid()}-{folder}"
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.resources_before = resources()
+        self.pids_seen: set[int] = set()
 
     def start_coordinator(
         self, *options: str, listen: tuple[str, ...] | None = None, host: int = 0, wait: bool = True
@@ -116,6 +116,10 @@ class SwarmUnderTest:
             except subprocess.TimeoutExpired:
                 kill_group(process)
 
+    def remember_processes(self) -> None:
+        """Note who runs now, to look for what they leave behind when they have ended."""
+        self.pids_seen |= {pid for pid, _command in _marked_processes(self.mark)}
+
     def leftovers(self) -> list[str]:
         """Processes that carry our mark although what we started has ended."""
         return [command for _pid, command in _marked_processes(self.mark)]
@@ -151,19 +155,21 @@ class SwarmUnderTest:
         return "\n".join(parts)
 
 
-def resources() -> set[str]:
-    """Sockets, locks and shared memory whose names tell the process that made them, and that it has ended."""
+def resources_of(pids: set[int]) -> list[str]:
+    """Sockets, locks and shared memory whose names tell that one of these processes made them."""
     places = (("/tmp", "artel-*-*.sock"), ("/tmp", "artel-*-*.lock"), ("/dev/shm", "torch_*_*"))
     found = (path for folder, pattern in places for path in Path(folder).glob(pattern))
-    return {str(path) for path in found if not Path(f"/proc/{re.split('[-_]', path.name)[1]}").exists()}
+    return sorted(str(path) for path in found if int(re.split("[-_]", path.name)[1]) in pids)
 
 
-def resources_left(swarm: SwarmUnderTest, deadline: float = 20.0) -> list[str]:
-    """What processes have left behind since the swarm began, and nothing has cleaned up in time."""
+def wait_for_leftovers(swarm: SwarmUnderTest, deadline: float = 20.0) -> list[str]:
+    """Processes and resources of an ended swarm that are still there when everybody had time to notice the end."""
     end = time.monotonic() + deadline
-    while (left := sorted(resources() - swarm.resources_before)) and time.monotonic() < end:
-        time.sleep(0.2)
-    return left
+    while left := [*swarm.leftovers(), *resources_of(swarm.pids_seen)]:
+        if time.monotonic() > end:
+            return left
+        time.sleep(0.1)
+    return []
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

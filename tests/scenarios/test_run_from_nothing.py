@@ -7,10 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.scenarios.swarm_under_test import kill_group, kill_main
+from tests.scenarios.swarm_under_test import family, kill_group, kill_main
+
+# 2 s on a machine that is not shared with other tests
+ORPHAN_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -33,7 +37,12 @@ def test_two_peers_train_a_third_joins_late_and_a_killed_one_stops_nobody(swarm)
     assert synced["donor"] is not None
     swarm.wait_for(lambda: together(swarm, "third", 3), "a global step of three peers", alive=third)
 
+    orphans = family(second.pid)[1:]
+    assert orphans
     kill_main(second)
+    swarm.wait_for(
+        lambda: not any(alive(pid) for pid in orphans), "its children to die", deadline=ORPHAN_SECONDS
+    )
     before = swarm.steps("first")[-1]
     swarm.wait_for(
         lambda: swarm.steps("first")[-1] >= before + 3 and together(swarm, "first", 2, after=before),
@@ -125,6 +134,13 @@ def test_the_last_checkpoint_loads_where_this_project_is_not_installed(make_swar
     batch, length, vocabulary = json.loads(answer.stdout.strip().splitlines()[-1])
     assert (batch, vocabulary) == (1, json.loads((latest / "config.json").read_text())["vocab_size"])
     assert length > 4
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def together(swarm, name: str, group: int, after: int = 0) -> bool:
