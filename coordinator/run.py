@@ -20,7 +20,7 @@ from types import FrameType
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from coordinator.adoption import adopt_checkpoint
+from coordinator.adoption import adopt_checkpoint, tokenizer_of_checkpoint
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore
 from coordinator.dashboard import DashboardServer, create_app
@@ -44,7 +44,7 @@ from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
-from swarm.sockets import remove_our_sockets
+from swarm.sockets import sockets_of_our_own
 from swarm.spec import RunSpec, load_spec
 from swarm.training_state import TrainingState, build_model
 from swarm.transfer import BundleServer
@@ -80,6 +80,11 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     """Serve a run until stopped (or finished, if asked); raises `ArtelError` with words for the user."""
     increase_file_limit()
     disable_progress_bar()
+    with sockets_of_our_own():
+        _run_coordinator(options, say)
+
+
+def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     host, port = parse_host_port(options.dashboard)
     require_port_free(options.host_maddrs)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []
@@ -95,7 +100,6 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
             announce_maddrs=options.announce_maddrs,
             validators=[RunRecordValidator(run.spec.run_id, frozenset([run.signed.open().authority]))],
         )
-        stack.callback(remove_our_sockets)
         stack.callback(dht.shutdown)
         coordinator = _Coordinator(directory, run, dht, history, stack)
         server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
@@ -127,11 +131,14 @@ def _open_run(
 ) -> _Run:
     spec = directory.open(options.spec_path)
     identity = Identity.load_or_create(directory.identity_path)
-    tokenizer = adopt_checkpoint(options.resume_from, directory, spec, say) if options.resume_from else None
+    if options.resume_from is not None:
+        adopt_checkpoint(options.resume_from, directory, spec, say)
     if (commission := _commission(options, directory, contacts, spec, identity)) is not None:
         bundle = BundleCache(directory.cache_path).lay_out(commission.manifest)
         return _Run(spec, commission.manifest, bundle, identity, commission.warrant, contacts)
     bundle = directory.bundle_path
+    # weights fit only the tokenizer that they were trained with
+    tokenizer = tokenizer_of_checkpoint(directory, spec)
     signed = prepare_bundle(bundle, spec, options.spec_path.parent, identity, say, tokenizer)
     return _Run(spec, signed, bundle, identity, "", contacts)
 
@@ -182,11 +189,10 @@ class _Coordinator:
             dht, spec.run_id, run.identity, [contact.peer_id for contact in run.contacts]
         )
         self.store = store
-        self.totals_path = directory.path / "totals.json"
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
         stack.callback(self.metrics.close)
         self.tracker = Tracker(
-            board, spec, Totals.load(self.totals_path), started_at=(history.span() or (None,))[0]
+            board, spec, Totals.load(directory.totals_path), started_at=(history.span() or (None,))[0]
         )
         evaluator = HeldoutEvaluator(run.bundle / HELDOUT_NAME)
         self.keeper = StateKeeper(
@@ -277,7 +283,7 @@ class _Coordinator:
         if is_new_step:
             self._record_step(status)
         self.directory.write_status(status)
-        self.totals_path.write_text(self.tracker.totals.model_dump_json())
+        self.directory.write_totals(self.tracker.totals.model_dump_json())
 
     def _record_step(self, status: RunStatus) -> None:
         self.metrics.write(step_metrics(status), status.global_step, status.generated_at)

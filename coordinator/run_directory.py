@@ -39,6 +39,7 @@ class RunDirectory:
         self.history_path = path / "history.sqlite"
         self.bundle_path = path / "bundle"
         self.checkpoints_path = path / "checkpoints"
+        self.totals_path = path / "totals.json"
         self.last_state_path = path / "last_state.safetensors"
         self.commission_path = path / "commission.json"
         self.cache_path = path / "cache"
@@ -72,6 +73,10 @@ class RunDirectory:
     def write_commission(self, commission: str) -> None:
         """Keep what makes this coordinator one of a run that another one began."""
         _replace(self.commission_path, commission.encode())
+
+    def write_totals(self, totals: str) -> None:
+        """Keep the running totals of samples for the next start."""
+        _replace(self.totals_path, totals.encode())
 
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""

@@ -97,18 +97,23 @@ class StateKeeper:
         self._digest = ""
         self._reached = time.time()
         self._rest_until = 0.0
+        self._has_state = False
 
     def start(self, resumed: Resumed) -> None:
         """Make what was resumed, or a first checkpoint from the seed, the head of the run."""
         self.last_checkpoint, self._reached = resumed.checkpoint, resumed.reached
+        # the seed is the state of a run that begins, not of one that another coordinator has begun
+        self._has_state = not self.warrant or self.state.step > 0
         self._probe_loss = self.evaluator.loss(self.state, PROBE_ROWS)
         self._digest = state_digest(self.state.snapshot())
-        if resumed.checkpoint is None:
+        if resumed.checkpoint is None and self._has_state:
             self.checkpoint(train_loss=None)
         self.finished = self.state.step >= self.spec.training.total_steps
 
     def sign_head(self) -> None:
-        """Publish the head record: nobody trains below this step."""
+        """Publish the head record, nobody trains below this step; nothing as long as we know no state of the run."""
+        if not self._has_state:
+            return
         now = time.time()
         self.board.publish(
             HeadRecord(
@@ -157,18 +162,21 @@ class StateKeeper:
             return False
         ahead = newest - step >= spec.follow_every_steps
         boundary = newest // spec.every_steps > step // spec.every_steps
-        return ahead or boundary or newest >= self.spec.training.total_steps or self._is_at_risk(view)
+        finished = newest >= self.spec.training.total_steps
+        return ahead or boundary or finished or not self._has_state or self._is_at_risk(view)
 
     def _is_at_risk(self, view: SwarmView) -> bool:
         """Whether the newest state may be lost with a single machine, or with peers that are about to go."""
-        holders = [view.leases[peer] for peer in self._donors(view)]
+        holders = [view.leases[peer] for peer in self._donors(view) if peer in view.leases]
         staying = [lease for lease in holders if not lease.departing]
         return not staying or (len(staying) == 1 and time.monotonic() >= self._rest_until)
 
     def _donors(self, view: SwarmView) -> list[str]:
-        """Peers that are ahead of us."""
+        """Peers that are ahead of us, then the coordinator with the highest head if it is."""
         donors = view.donors(self.state.step + 1, self.board.identity.peer_id)
-        return [peer for peer in donors if peer in view.leases]
+        peers = [peer for peer in donors if peer in view.leases]
+        head_is_ahead = view.head is not None and view.head.step > self.state.step
+        return peers + [peer for peer in view.coordinators[:1] if head_is_ahead]
 
     def _take_from(self, donor: str) -> bool:
         timeout = self.spec.averaging.download_timeout
@@ -181,6 +189,7 @@ class StateKeeper:
             self.announce("refused", f"refused the state of step {snapshot.step} from {donor}: {reason}")
             return False
         self.state.load(snapshot)
+        self._has_state = True
         self._digest = state_digest(snapshot)
         self._reached = time.time()
         try:

@@ -59,7 +59,7 @@ class Tracker:
         self._leases: dict[str, Lease] = {}
         self._heads: dict[str, HeadRecord] = {}
         self._peers: dict[str, _Known] = {}
-        self._lineage = Lineage()
+        self._lineage = Lineage(out_of_sight=spec.leases.expiration)
         self._apart: list[str] = []
         self._last_step = (0, time.time())
         self._step_seconds = 0.0
@@ -100,11 +100,12 @@ class Tracker:
         known = self._peers.setdefault(peer_id, _Known(record, record.issued))
         known.record, known.heard = record, max(known.heard, record.issued)
         lease = self._leases.get(peer_id)
+        # leases come more often; an older one may be of the process before
+        current = lease is not None and lease.issued >= record.issued
         self.totals.count(
             peer_id,
             Counters(
-                # leases come more often; one of a restarted peer may come before its first record
-                computed=max(record.samples_computed, lease.samples_computed if lease else 0),
+                computed=max(record.samples_computed, lease.samples_computed if lease and current else 0),
                 contributed=record.samples_contributed,
                 handed_over=record.samples_handed_over,
                 taken_over=record.samples_taken_over,

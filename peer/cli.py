@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from peer.grace import DEFAULT_GRACE_SECONDS
 from swarm.cli_support import add_unbuilt_command, run_app
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ def join(
         typer.Option(
             min=5.0, help="Seconds to leave politely in after SIGTERM, SIGINT, SIGUSR1 or a notice."
         ),
-    ] = 30.0,
+    ] = DEFAULT_GRACE_SECONDS,
     preemption_notice: Annotated[
         str | None,
         typer.Option(help="File or URL where the cloud announces that this machine will be taken away."),

@@ -16,9 +16,11 @@ from peer.grace import Grace
 from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
 from peer.presence import Presence
 from peer.reporting import Reporter
+from peer.suspension import SuspensionWatch
 from swarm.clock import SwarmView
 from swarm.service import ServiceThread
 from swarm.spec import RunSpec
+from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 # a hand-over and the copying of the state need this much of the grace period
@@ -41,42 +43,52 @@ class Departure:
         presence: Presence,
         desk: HandOverDesk,
         service: ServiceThread,
+        suspension: SuspensionWatch,
         grace: Grace,
         reporter: Reporter,
     ):
         self.spec, self.state, self.accumulator, self.buffers = spec, state, accumulator, buffers
         self.presence, self.desk, self.service = presence, desk, service
-        self.grace, self.reporter = grace, reporter
+        self.suspension, self.grace, self.reporter = suspension, grace, reporter
 
-    def leave(self, make_step: Callable[[], None]) -> None:
-        """Place samples and state with those who stay, as far as the grace period allows, and withdraw.
+    def leave(self, make_step: Callable[[], None], take_over: Callable[[], None]) -> None:
+        """Place samples and state with those who stay, as far as the grace period allows.
 
         :param make_step: makes the global step that is due, if it can
+        :param take_over: adds what others have handed over to us meanwhile
         """
         self.presence.update(departing=True, samples_per_second=0.0)
-        self._place_samples(make_step)
+        self._place_samples(make_step, take_over)
         self.desk.close()
+        if self.accumulator.samples:
+            self.reporter.message(f"{self.accumulator.samples} samples are lost: nobody could take them")
         self._wait_until_state_is_safe()
-        self.presence.withdraw()
 
-    def _place_samples(self, make_step: Callable[[], None]) -> None:
+    def _place_samples(self, make_step: Callable[[], None], take_over: Callable[[], None]) -> None:
         target = self.spec.training.target_batch_size
         while self.grace.remaining > 0:
+            take_over()
             step, branch = self.state.step, self.state.branch
-            self.desk.settle(self.accumulator, step, branch)
-            if not self.accumulator.samples:
-                return
             view = self.presence.refresh()
-            if view.has_left_behind(step, branch):
+            stale = self.suspension.seconds or view.has_left_behind(step, branch)
+            if stale or not self.accumulator.samples:
                 return
             if view.is_due(step, branch, target):
                 make_step()
             elif self._step_comes_in_time(view):
                 self._look_again_soon()
-            elif not view.heirs(step, branch, exclude=self.presence.peer_id) or self._hand_over():
+            elif not self._somebody_may_take_over(view) or self._hand_over():
                 return
             else:
                 self._look_again_soon()
+
+    def _somebody_may_take_over(self, view: SwarmView) -> bool:
+        """Whether there is an heir, or a peer that will be one as soon as it has the state."""
+        return any(
+            peer != self.presence.peer_id
+            and not (lease.departing or lease.client_mode or lease.state is PeerState.LEAVING)
+            for peer, lease in view.leases.items()
+        )
 
     def _step_comes_in_time(self, view: SwarmView) -> bool:
         target = self.spec.training.target_batch_size
@@ -90,6 +102,7 @@ class Departure:
         try:
             heir = hand_over(self.service, self.presence, self.accumulator, self.buffers, seconds=budget)
         except HandOverFailed as error:
+            self.accumulator.reset()
             self.reporter.message(f"{samples} samples may be lost: {error}")
             return True
         if heir is None:
@@ -110,7 +123,9 @@ class Departure:
 
     def _state_is_safe(self, view: SwarmView) -> bool:
         step, branch = self.state.step, self.state.branch
-        if view.head is None or view.head.step >= step or view.has_left_behind(step, branch):
+        if step == 0 or view.has_left_behind(step, branch):
+            return True
+        if view.head is not None and view.head.step >= step:
             return True
         finished = step >= self.spec.training.total_steps
         staying = [peer for peer in view.members_at(step, branch) if not view.leases[peer].departing]

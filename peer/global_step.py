@@ -26,6 +26,7 @@ from swarm.training_state import TrainingState
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+PARTIAL_ROUNDS_OF_A_BROKEN_CYCLE = 3
 HARDLY_ANYTHING = 0.5
 
 
@@ -92,8 +93,8 @@ class GlobalStep:
         self.buffers, self.presence, self.suspension = buffers, presence, suspension
         self.rounds_partial = 0
         self.rounds_failed = 0
-        self.partial_in_a_row = 0
-        self._partial_group: frozenset[str] = frozenset()
+        self._partial_in_a_row = dict.fromkeys(RoundKind, 0)
+        self._partial_group: dict[RoundKind, frozenset[str]] = dict.fromkeys(RoundKind, frozenset())
         self._matchmaking = self._allreduce = 0.0
         self._last_end = time.monotonic()
 
@@ -187,12 +188,13 @@ class GlobalStep:
                 self._count_failure(f"averaging round of step {step} failed: {error}")
                 continue
             if sum(result.samples_by_peer.values()) and self._finite():
-                self._count(result)
+                self._count(RoundKind.GRADIENTS, result)
                 return result
             self._count_failure(f"averaging round of step {step} gave nothing that can be used")
-        # visible to each other, yet no round comes about: go on alone rather than stand still
-        enough = self.accumulator.samples and self.accumulator.mean_into(self.buffers)
-        return self._alone() if enough else None
+        # visible to each other, yet no round comes about: go on alone as soon as our own samples suffice
+        if self.presence.refresh().has_left_behind(step, branch) or self.accumulator.samples < target:
+            return None
+        return self._alone() if self.accumulator.mean_into(self.buffers) else None
 
     def _average_parameters(self, group_size: int) -> None:
         """Take out the drift that lossy compression and partial rounds leave between peers."""
@@ -202,7 +204,7 @@ class GlobalStep:
         except RoundFailed as error:
             self._count_failure(f"re-averaging parameters after step {self.state.step} failed: {error}")
             return
-        self._count(result)
+        self._count(RoundKind.STATE, result)
         if self._finite() and not self.suspension.seconds:
             self.state.copy_parameters_from(self.buffers)
 
@@ -214,21 +216,29 @@ class GlobalStep:
         self.presence.update(last_error=reason)
         logger.info(reason)
 
-    def _count(self, result: RoundResult) -> None:
+    def take_broken_cycle(self) -> bool:
+        """Whether so many rounds of a kind in a row were partial that peers must be out of phase; then forget it."""
+        broken = max(self._partial_in_a_row.values()) >= PARTIAL_ROUNDS_OF_A_BROKEN_CYCLE
+        if broken:
+            self._partial_in_a_row = dict.fromkeys(RoundKind, 0)
+        return broken
+
+    def _count(self, kind: RoundKind, result: RoundResult) -> None:
         """Count partial rounds, and those in a row that nobody's death explains.
 
         A death makes one round partial for everyone, and the next group is another; in a broken cycle the same
         peers miss each other again and again, or one of them gets hardly anything.
         """
-        members = frozenset(result.samples_by_peer)
         if result.complete:
-            self.partial_in_a_row = 0
+            self._partial_in_a_row[kind] = 0
+            self._partial_group[kind] = frozenset()
             self.presence.update(last_error="")
-        else:
-            self.rounds_partial += 1
-            unexplained = members == self._partial_group or result.received_fraction < HARDLY_ANYTHING
-            self.partial_in_a_row = self.partial_in_a_row + 1 if unexplained else 1
-        self._partial_group = frozenset() if result.complete else members
+            return
+        self.rounds_partial += 1
+        members = frozenset(result.samples_by_peer)
+        unexplained = members == self._partial_group[kind] or result.received_fraction < HARDLY_ANYTHING
+        self._partial_in_a_row[kind] = self._partial_in_a_row[kind] + 1 if unexplained else 1
+        self._partial_group[kind] = members
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(buffer).all()) for buffer in self.buffers)

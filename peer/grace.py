@@ -17,6 +17,7 @@ from types import FrameType
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 # what is left of the grace period for the last word
 FAREWELL_SECONDS = 2.5
+DEFAULT_GRACE_SECONDS = 30.0
 
 
 class Grace:
@@ -37,6 +38,7 @@ class Grace:
         self.farewell: Callable[[], None] | None = None
         self._deadline: float | None = None
         self._signals = 0
+        self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
 
     @property
@@ -56,6 +58,12 @@ class Grace:
         """Tell this peer to go."""
         os.write(self._writer, reason.encode()[:200])
 
+    def take_farewell(self) -> Callable[[], None] | None:
+        """The farewell, for the one who asks first: it is said once, in time by the peer, else when time is over."""
+        with self._lock:
+            farewell, self.farewell = self.farewell, None
+        return farewell
+
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self._signals += 1
         if self._signals > 1:
@@ -67,12 +75,15 @@ class Grace:
         self._deadline = time.monotonic() + self.seconds
         self.requested.set()
         time.sleep(max(0.0, self.seconds - FAREWELL_SECONDS))
-        if self.farewell is not None:
-            # as a daemon: a farewell that hangs must not outlive the grace period
-            last_word = threading.Thread(target=self.farewell, name="farewell", daemon=True)
-            last_word.start()
-            last_word.join(FAREWELL_SECONDS - 0.5)
+        # as a daemon: a farewell that hangs must not outlive the grace period
+        last_word = threading.Thread(target=self._say_farewell, name="farewell", daemon=True)
+        last_word.start()
+        last_word.join(FAREWELL_SECONDS - 0.5)
         os._exit(0)
+
+    def _say_farewell(self) -> None:
+        if (farewell := self.take_farewell()) is not None:
+            farewell()
 
 
 def end_at_once_when_told() -> None:

@@ -19,12 +19,14 @@ from typing import Annotated
 
 import torch
 from hivemind.p2p import P2PContext, P2PDaemonError, P2PHandlerError
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.proto import runtime_pb2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peer.accumulator import Accumulator
 from peer.presence import Presence
 from swarm.codecs import compression_for
+from swarm.records import Branch
 from swarm.service import ServiceThread, add_collect_handler, call_collect_handler
 from swarm.states import PeerState
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
@@ -33,8 +35,11 @@ logger = logging.getLogger(__name__)
 
 HANDLER = "artel.hand_over"
 WAITING_OFFERS = 4
+MAX_LOSS_SUM = 1e9
 # how long the heir's training loop may take until it looks at an offer: a micro-batch
 SETTLING_SECONDS = 60.0
+# what reading an answer raises if the heir dies in the middle of it
+BROKEN_STREAM = (OSError, EOFError, ValueError)
 
 
 class HandOverFailed(Exception):
@@ -47,9 +52,9 @@ class Offer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     step: Annotated[int, Field(ge=0)]
-    branch: str
+    branch: Branch
     samples: Annotated[int, Field(gt=0)]
-    loss_sum: Annotated[float, Field(allow_inf_nan=False)]
+    loss_sum: Annotated[float, Field(ge=0, le=MAX_LOSS_SUM, allow_inf_nan=False)]
 
 
 class Answer(BaseModel):
@@ -78,6 +83,7 @@ class HandOverDesk:
     def __init__(self, presence: Presence, shapes: Sequence[torch.Size]):
         self.presence, self.shapes = presence, list(shapes)
         self._waiting: queue.Queue[_Waiting] = queue.Queue(WAITING_OFFERS)
+        self._closed = False
 
     def open(self, service: ServiceThread) -> None:
         """Begin to accept offers."""
@@ -102,7 +108,8 @@ class HandOverDesk:
                 waiting.refusal.set_result("this peer has gone on")
 
     def close(self) -> None:
-        """Refuse what has arrived since the last `settle`; nothing is accepted from a peer that is departing."""
+        """Refuse what has arrived since the last `settle`, and what is still on its way."""
+        self._closed = True
         self.settle(_NOWHERE, step=-1, branch="")
 
     async def _receive(self, messages: AsyncIterator[bytes], context: P2PContext) -> bytes:
@@ -122,6 +129,8 @@ class HandOverDesk:
         async for message in messages:
             collector.add(runtime_pb2.Tensor.FromString(message))
         waiting = _Waiting(offer, collector.finish())
+        if self._closed:
+            return "this peer is leaving, too"
         try:
             self._waiting.put_nowait(waiting)
         except queue.Full:
@@ -168,7 +177,16 @@ def hand_over(
     for heir in presence.view.heirs(activity.step, activity.branch, exclude=presence.peer_id):
         try:
             answer = service.run(_send(service, heir, offer, messages), timeout=seconds)
-        except (P2PDaemonError, P2PHandlerError, FutureTimeout, asyncio.TimeoutError, OSError) as error:
+        except ControlFailure as error:  # no connection: it is gone already, and has received nothing
+            logger.warning("%s does not take over our samples: %s", heir, error)
+            continue
+        except (
+            P2PDaemonError,
+            P2PHandlerError,
+            FutureTimeout,
+            asyncio.TimeoutError,
+            *BROKEN_STREAM,
+        ) as error:
             # it may have been added all the same: offered to another one it could count twice
             raise HandOverFailed(f"no answer from {heir} ({str(error) or type(error).__name__})") from None
         if not answer.refused:

@@ -25,7 +25,7 @@ from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.global_step import GlobalStep
-from peer.grace import Grace, end_at_once_when_told
+from peer.grace import DEFAULT_GRACE_SECONDS, Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
 from peer.preemption import PreemptionNotice
 from peer.presence import Description, Presence
@@ -42,7 +42,7 @@ from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
-from swarm.sockets import remove_our_sockets
+from swarm.sockets import sockets_of_our_own
 from swarm.spec import RunSpec
 from swarm.training_state import TrainingState, build_model
 from swarm.transfer import BundleServer, fetch_bundle
@@ -50,7 +50,6 @@ from swarm.transfer import BundleServer, fetch_bundle
 logger = logging.getLogger(__name__)
 
 MAX_IDENTITIES_PER_CACHE = 256
-DEFAULT_GRACE_SECONDS = 30.0
 _ANIMALS = (
     *("otter", "heron", "lynx", "marten", "stork", "badger", "crane", "beaver"),
     *("sable", "elk", "plover", "falcon", "hare", "siskin", "wolf", "perch"),
@@ -79,6 +78,11 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
     """Take part in a run until it is finished or we are told to stop; raises `ArtelError` with words for the user."""
     end_at_once_when_told()
     increase_file_limit()
+    with sockets_of_our_own():
+        _join(options, reporter)
+
+
+def _join(options: JoinOptions, reporter: Reporter) -> None:
     device = choose_device(options.device)
     require_port_free(options.host_maddrs)
     addresses = require_reachable(options.addresses)
@@ -99,7 +103,6 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
             _participate(options, reporter, spec, manifest, bundle, identity, dht, device)
         finally:
             dht.shutdown()
-            remove_our_sockets()
 
 
 def _participate(
@@ -154,7 +157,9 @@ def _participate(
             Synchronizer(state, averager, presence, grace.requested),
             presence,
             desk,
-            Departure(spec, state, accumulator, buffers, presence, desk, service, grace, reporter),
+            Departure(
+                spec, state, accumulator, buffers, presence, desk, service, suspension, grace, reporter
+            ),
             suspension,
             reporter,
             grace.requested,
@@ -165,8 +170,14 @@ def _participate(
             reporter.left("the grace period is over", loop.samples_contributed, loop.samples_computed)
 
         grace.farewell = say_goodbye
-        reason = loop.run(options.stop_after_steps)
-        reporter.left(reason, loop.samples_contributed, loop.samples_computed)
+        try:
+            reason = loop.run(options.stop_after_steps)
+        finally:
+            in_time = grace.take_farewell() is not None
+            if in_time:
+                presence.withdraw()
+        if in_time:
+            reporter.left(reason, loop.samples_contributed, loop.samples_computed)
     finally:
         stream.close()
         service.stop()

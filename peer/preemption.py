@@ -1,11 +1,13 @@
 """Watches for a cloud's notice that this machine will be taken away.
 
 The notice is a file that appears (not empty), or a URL that begins to answer with something other than `FALSE`:
-Amazon answers 404 until an instance is doomed, Google answers `FALSE` and then `TRUE`, others a document.
+Amazon answers 404 until an instance is doomed, Google `FALSE` and then `TRUE`, Azure a document with a list of events.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import logging
 import threading
 import urllib.error
@@ -23,6 +25,7 @@ POLL_SECONDS = 2.0
 REQUEST_SECONDS = 2.0
 MAX_NOTICE_BYTES = 4096
 NO_NOTICE = ("", "false", "none")
+UNREADABLE = (OSError, ValueError, http.client.HTTPException)
 TOKEN_PATH = "/latest/api/token"
 
 
@@ -55,9 +58,24 @@ class PreemptionNotice:
 
     def _watch(self, grace: Grace) -> None:
         while not grace.requested.wait(POLL_SECONDS):
-            if self._look(self.place).strip().lower() not in NO_NOTICE:
+            if is_notice(self._look(self.place)):
                 grace.request(f"preemption notice at {self.place}")
                 return
+
+
+def is_notice(text: str) -> bool:
+    """Whether a place's content says that the machine will be taken away.
+
+    >>> is_notice(""), is_notice("FALSE"), is_notice('{"Events": []}'), is_notice('{"action": "terminate"}')
+    (False, False, False, True)
+    """
+    if text.strip().lower() in NO_NOTICE:
+        return False
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return True
+    return not (isinstance(document, dict) and document.get("Events") == [])
 
 
 def read_file(path: str) -> str:
@@ -76,7 +94,7 @@ def read_url(url: str) -> str:
     except urllib.error.HTTPError as error:
         if error.code != 401:
             return ""
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         logger.info("no answer from %s: %s", url, error)
         return ""
     return _read_with_token(url)
@@ -89,12 +107,14 @@ def _read_with_token(url: str) -> str:
     try:
         token = _get(token_url, asking, method="PUT")
         return _get(url, {"X-aws-ec2-metadata-token": token})
-    except (OSError, ValueError):
+    except UNREADABLE:
         return ""
 
 
 def _get(url: str, headers: dict[str, str], method: str = "GET") -> str:
     # Google's server answers only requests that carry its header; others ignore it
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google", **headers}, method=method)
-    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+    # a metadata server is on this machine or beside it; a proxy's answer would be somebody else's
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=REQUEST_SECONDS) as response:
         return response.read(MAX_NOTICE_BYTES).decode("utf-8", errors="replace")

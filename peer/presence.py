@@ -24,7 +24,7 @@ VIEW_REFRESHES_PER_LEASE = 4
 CONTACT_RENEWAL_SECONDS = 5.0
 REMEMBER_LOST_SECONDS = 600.0
 # a silent DHT must not eat up a departing peer's grace period
-WITHDRAWAL_SECONDS = 1.0
+WITHDRAWAL_SECONDS = 0.6
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ class Presence:
         period = self.spec.leases.period
         next_lease, next_contact, renewals = 0.0, 0.0, 0
         while not self._stopped.is_set():
-            woken = self._wake.wait(period / VIEW_REFRESHES_PER_LEASE)
-            self._wake.clear()
+            if woken := self._wake.wait(period / VIEW_REFRESHES_PER_LEASE):
+                self._wake.clear()
             activity, target = self.activity, self.spec.training.target_batch_size
             near = self.view.is_near(activity.step, activity.branch, target)
             if woken or near or time.monotonic() >= next_lease:

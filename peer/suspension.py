@@ -62,7 +62,7 @@ class SuspensionWatch:
 
 
 def now() -> float:
-    """Seconds on a clock that goes on while the machine sleeps and that nobody sets."""
+    """Seconds on a clock that goes on while the machine sleeps; on Linux, one that nobody sets."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time()

@@ -71,10 +71,13 @@ class Synchronizer:
             if peer in view.leases
         ]
         current = max([view.head.step, *others_at])
-        if self._own_state_serves(current, force and bool(others_at)):
+        left_behind = view.has_left_behind(self.state.step, self.state.branch)
+        if not left_behind and self._own_state_serves(current, force and bool(others_at)):
             return None
+        # never back: while those who were ahead may have died with their step, ours is the swarm's
+        min_step = max(view.head.step, self.state.step if self.trusted_own_state else 0)
         for donor in view.donors(view.head.step, exclude=self.presence.peer_id):
-            if self._load_from(donor, view.head.step):
+            if self._load_from(donor, min_step):
                 return donor
         return _NO_DONOR
 
@@ -91,7 +94,7 @@ class Synchronizer:
             logger.info("no state from %s: %s", donor, error)
             return False
         if snapshot.step < min_step:
-            logger.info("state of %s is at step %d, below the head's %d", donor, snapshot.step, min_step)
+            logger.info("state of %s is at step %d, below %d", donor, snapshot.step, min_step)
             return False
         self.state.load(snapshot)
         return True

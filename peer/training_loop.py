@@ -22,15 +22,12 @@ from peer.presence import Presence
 from peer.reporting import Reporter
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
-from swarm.clock import SwarmView
+from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 SPEED_SMOOTHING = 0.2
-PARTIAL_ROUNDS_BEFORE_RELOAD = 3
-# coordinators renew their head records every 10 s
-SILENT_AFTER_SECONDS = 40.0
 
 
 class TrainingLoop:
@@ -68,7 +65,7 @@ class TrainingLoop:
         """Train and leave; returns in words why it ended."""
         reason = self._train(stop_after_steps)
         self.reporter.leaving(reason, self.accumulator.samples)
-        self.departure.leave(self._make_step)
+        self.departure.leave(self._make_step, self._take_over)
         return reason
 
     def _train(self, stop_after_steps: int | None) -> str:
@@ -94,8 +91,7 @@ class TrainingLoop:
         """Why our state must not be used any further before it was fetched again, or None."""
         if self.suspension.take() > 0:
             return "was suspended"
-        if self.global_step.partial_in_a_row >= PARTIAL_ROUNDS_BEFORE_RELOAD:
-            self.global_step.partial_in_a_row = 0
+        if self.global_step.take_broken_cycle():
             return "partial rounds in a row"
         view = self.presence.view
         if view.newest_step > self.state.step:
@@ -170,7 +166,7 @@ class TrainingLoop:
     def _notice_silence(self, view: SwarmView) -> None:
         """Say when no coordinator has renewed its head record for long: it is down, or we are cut off from it."""
         seconds = view.now - view.head.issued if view.head is not None else math.inf
-        if (seconds > SILENT_AFTER_SECONDS) == self._coordinator_is_silent:
+        if (seconds > HEAD_FRESH_SECONDS) == self._coordinator_is_silent:
             return
         self._coordinator_is_silent = not self._coordinator_is_silent
         if self._coordinator_is_silent:

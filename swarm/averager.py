@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 BRANCH_KEY_BITS = 32
 BRANCH_HEX_DIGITS = 16
+BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
 
 # the state to hand to a newcomer, or None when there is nothing to give
 StateSource = Callable[[], "Snapshot | None"]
@@ -129,7 +131,8 @@ class SwarmAverager(DecentralizedAverager):
             require_trigger=False,
         )
         try:
-            result = control.result(wait + self._spec.allreduce_timeout)
+            # longer than the averager itself may take: it must not write into buffers that are filled anew
+            result = control.result(wait + self._spec.allreduce_timeout + self._spec.request_timeout)
         except BaseException as error:
             if not control.done():
                 control.cancel()
@@ -240,10 +243,12 @@ class SwarmAverager(DecentralizedAverager):
         async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
             if message.metadata:
                 metadata = self.serializer.loads(message.metadata)
-                step, branch = int(metadata["step"]), str(metadata["branch"])[:BRANCH_HEX_DIGITS]
+                step, branch = int(metadata["step"]), str(metadata["branch"])
             collector.add(message.tensor_part)
         if step < 0:
             raise StateUnavailable("the donor has no state to give")
+        if step >= 2**53 or not BRANCH.fullmatch(branch):
+            raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
         return Snapshot(step, branch, collector.finish())
 
 

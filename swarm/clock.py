@@ -17,6 +17,8 @@ from swarm.states import PeerState
 
 # how fast a swarm can step at most, when judging a lease that is ahead of the head record
 MIN_SECONDS_PER_STEP = 0.1
+# coordinators renew their head records every 10 s
+HEAD_FRESH_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,14 @@ class SwarmView:
 
     @property
     def newest_step(self) -> int:
-        """The highest step of a live contributing lease or the head record."""
-        steps = [lease.step for lease in self.leases.values() if lease.state.contributes]
+        """The highest step of a live contributing lease or the head record.
+
+        Peers in client mode count only among themselves: nobody can fetch a state from them.
+        """
+        contributing = [lease for lease in self.leases.values() if lease.state.contributes]
+        steps = [lease.step for lease in contributing if not lease.client_mode] or [
+            lease.step for lease in contributing
+        ]
         return max([self.head.step if self.head else 0, *steps])
 
     def branches_at(self, step: int) -> dict[str, list[str]]:
@@ -50,12 +58,17 @@ class SwarmView:
     def leading_branch(self, step: int) -> str | None:
         """The branch that everyone at this step should be on; None if nobody is there.
 
-        The head record's if it is at this step, else that of most peers; ties are broken in the same way by everyone.
+        The head record's if it is at this step, else that of most peers from whom a state can be fetched, else of
+        most peers; ties are broken in the same way by everyone.
         """
         branches = self.branches_at(step)
         if self.head is not None and self.head.step == step and self.head.branch in branches:
             return self.head.branch
-        return max(branches, key=lambda branch: (len(branches[branch]), branch), default=None)
+        donors = {
+            branch: sum(not self.leases[peer].client_mode for peer in peers)
+            for branch, peers in branches.items()
+        }
+        return max(branches, key=lambda branch: (donors[branch], len(branches[branch]), branch), default=None)
 
     def has_left_behind(self, step: int, branch: str) -> bool:
         """Whether the swarm is further than this state, or at its step on another branch."""
@@ -108,6 +121,7 @@ class SwarmView:
 
         Among equals everyone who asks has another order, so that newcomers do not crowd one donor.
         """
+        leading = {step: self.leading_branch(step) for step in {lease.step for lease in self.leases.values()}}
         able = [
             (lease.step, hashlib.sha256(f"{exclude} {peer}".encode()).digest(), peer)
             for peer, lease in self.leases.items()
@@ -115,7 +129,7 @@ class SwarmView:
             and lease.state.contributes
             and not lease.client_mode
             and lease.step >= min_step
-            and lease.branch == self.leading_branch(lease.step)
+            and lease.branch == leading[lease.step]
         ]
         peers = [peer for _step, _lot, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]
@@ -126,7 +140,10 @@ def make_view(
 ) -> SwarmView:
     """Build a view from records read from the DHT: drops the dead, and leases that no head makes plausible."""
     live_heads = {peer: head for peer, head in heads.items() if head.expires > now}
-    coordinators = tuple(sorted(live_heads, key=lambda peer: live_heads[peer].step, reverse=True))
+    # a lost coordinator's last word must not hold up a run that another one serves
+    fresh_heads = {peer: head for peer, head in live_heads.items() if now - head.issued < HEAD_FRESH_SECONDS}
+    live_heads = fresh_heads or live_heads
+    coordinators = tuple(sorted(live_heads, key=lambda peer: (live_heads[peer].step, peer), reverse=True))
     head = live_heads[coordinators[0]] if coordinators else None
     live = {
         peer: lease

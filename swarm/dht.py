@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import random
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,9 +24,9 @@ from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
-from swarm.lifeline import die_with_parent, ignore_polite_signals, set_parent_death_signal
+from swarm.lifeline import daemons_tied_to_us, die_with_parent, ignore_polite_signals
 from swarm.records import RecordType, _Record, dht_key, pack_record, unpack_record
-from swarm.sockets import name_our_sockets, sweep_dead_sockets
+from swarm.sockets import name_our_sockets
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +45,12 @@ class TiedDHT(hivemind.DHT):
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
-        if sys.platform.startswith("linux"):
-            # only inside this forked child: p2pd is started by asyncio, and hivemind passes it no options
-            tie = functools.partial(_tie_daemon, os.getpid())
-            asyncio.create_subprocess_exec = functools.partial(asyncio.create_subprocess_exec, preexec_fn=tie)
-        super().run()
+        with daemons_tied_to_us():
+            super().run()
 
     def terminate(self) -> None:
         """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
         self.kill()
-
-
-def _tie_daemon(parent: int) -> None:
-    """Between fork and exec of libp2p's daemon, which obeys every signal: out of the group, but not of our life."""
-    os.setpgid(0, 0)
-    set_parent_death_signal(parent)
 
 
 def open_dht(
@@ -74,7 +63,6 @@ def open_dht(
     validators: Sequence[RecordValidatorBase] = (),
 ) -> TiedDHT:
     """Start a DHT node; raises `OperationFailed` with the daemon's own words when it does not start."""
-    sweep_dead_sockets()
     name_our_sockets()
     try:
         return TiedDHT(

@@ -6,12 +6,16 @@ must be forked by the main thread). Elsewhere a thread watches for the parent's 
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import functools
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.5
@@ -23,6 +27,29 @@ def die_with_parent(parent: int) -> None:
         set_parent_death_signal(parent)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+
+@contextmanager
+def daemons_tied_to_us() -> Iterator[None]:
+    """Programs that asyncio starts inside this context, in the main thread, die with this process.
+
+    That is libp2p's daemon, to which hivemind passes no options. It obeys every polite signal, so it is also taken out
+    of our process group: a signal to the group is for us.
+    """
+    original = asyncio.create_subprocess_exec
+    if sys.platform.startswith("linux"):
+        tie = functools.partial(_tie_daemon, os.getpid())
+        asyncio.create_subprocess_exec = functools.partial(original, preexec_fn=tie)
+    try:
+        yield
+    finally:
+        asyncio.create_subprocess_exec = original
+
+
+def _tie_daemon(parent: int) -> None:
+    """Runs between fork and exec."""
+    os.setpgid(0, 0)
+    set_parent_death_signal(parent)
 
 
 def ignore_polite_signals() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -28,10 +29,25 @@ def name_our_sockets() -> None:
     if _owned:
         return
     lock = FOLDER / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}.lock"
-    file = lock.open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
+    while True:
+        file = lock.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            break  # otherwise somebody swept it between opening and locking
+        file.close()
     _owned[lock] = file  # held until this process and all its children have ended
     P2P._UNIX_SOCKET_PREFIX = f"/unix{lock.with_suffix('')}-"
+
+
+@contextlib.contextmanager
+def sockets_of_our_own() -> Iterator[None]:
+    """Everything that makes sockets happens inside of this; none of them is left when it ends."""
+    sweep_dead_sockets()
+    name_our_sockets()
+    try:
+        yield
+    finally:
+        remove_our_sockets()
 
 
 def remove_our_sockets() -> None:

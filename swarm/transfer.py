@@ -18,6 +18,7 @@ from swarm.addresses import Address
 from swarm.bundle import MANIFEST_NAME, BundleCache, BundleFile, SignedManifest, parse_manifest
 from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import BadInput, OperationFailed
+from swarm.lifeline import daemons_tied_to_us
 from swarm.service import ServiceThread, add_stream_handler, add_unary_handler
 from swarm.sockets import name_our_sockets
 
@@ -141,11 +142,12 @@ def require_trusted(
 async def _connect(addresses: Sequence[Address]) -> P2P:
     name_our_sockets()
     try:
-        return await P2P.create(
-            initial_peers=[address.text for address in addresses],
-            dht_mode="client",
-            startup_timeout=STARTUP_TIMEOUT_SECONDS,
-        )
+        with daemons_tied_to_us():
+            return await P2P.create(
+                initial_peers=[address.text for address in addresses],
+                dht_mode="client",
+                startup_timeout=STARTUP_TIMEOUT_SECONDS,
+            )
     except P2PDaemonError as error:
         raise OperationFailed(f"cannot connect to the swarm: {explain_daemon_error(error)}") from None
 

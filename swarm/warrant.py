@@ -26,7 +26,10 @@ def write_warrant(authority: Identity, run_id: str, deputy: str) -> str:
 
 def is_warranted(warrant: str, run_id: str, deputy: str, authorities: Iterable[str]) -> bool:
     """Whether one of the authorities has warranted this deputy."""
-    signature = bytes.fromhex(warrant)
+    try:
+        signature = bytes.fromhex(warrant)
+    except ValueError:
+        return False
     if len(signature) != SIGNATURE_BYTES:
         return False
     return any(verify(authority, _message(run_id, deputy), signature) for authority in authorities)

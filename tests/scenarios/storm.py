@@ -116,7 +116,7 @@ class Storm:
             self._in(LOOK_SECONDS, lambda: self._when_ended(name, process))
             return
         self._silent.discard(name)
-        self._note("left", name)
+        self._note("left", name, code=process.returncode)
         self._start_later(name)
 
     def _freeze(self, name: str, process: subprocess.Popen[bytes]) -> None:
@@ -179,7 +179,7 @@ class Storm:
         """A peer that could not join, because nobody could be reached, is started again as a supervisor would."""
         for name, process in self.peers.items():
             if process.poll() is not None and name not in self._awaited:
-                self._note("gave up", name)
+                self._note("gave up", name, code=process.returncode)
                 self._start_later(name)
 
     def _start_later(self, name: str) -> None:
@@ -261,9 +261,9 @@ class Storm:
     def _host(self, name: str) -> int:
         return 1 + int(name.removeprefix("peer-"))
 
-    def _note(self, kind: str, peer: str | None) -> None:
+    def _note(self, kind: str, peer: str | None, code: int = 0) -> None:
         self.swarm.remember_processes()
-        self.log.append({"time": time.time(), "kind": kind, "peer": peer})
+        self.log.append({"time": time.time(), "kind": kind, "peer": peer, "code": code})
         print(f"{time.strftime('%H:%M:%S')} step {self._step():5d}  {kind} {peer or ''}", file=sys.stderr)
 
     def _in(self, seconds: float, action: Any) -> None:

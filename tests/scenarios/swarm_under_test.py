@@ -41,6 +41,7 @@ class SwarmUnderTest:
         self.run_dir = folder / "run"
         self.mark = f"{os.getpid()}-{folder}"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.coordinators: list[subprocess.Popen[bytes]] = []
         self.pids_seen: set[int] = set()
 
     def start_coordinator(
@@ -51,6 +52,7 @@ class SwarmUnderTest:
         arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir)]
         arguments += [*(listen or self._listen(host)), "--dashboard", "127.0.0.1:0", *options]
         process = self._start("coordinator", arguments, "coordinator", host)
+        self.coordinators.append(process)
         if wait:
             self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
         return process
@@ -106,15 +108,17 @@ class SwarmUnderTest:
             time.sleep(0.1)
 
     def end(self) -> None:
-        """Kill everything, politely where it listens."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                kill_group(process)
+        """End everything, politely where it listens: peers first, so that the coordinator can take what they have."""
+        peers = [process for process in self.processes if process not in self.coordinators]
+        for generation in (peers, self.coordinators):
+            for process in generation:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            for process in generation:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    kill_group(process)
 
     def remember_processes(self) -> None:
         """Note who runs now, to look for what they leave behind when they have ended."""

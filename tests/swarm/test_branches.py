@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,10 +81,55 @@ def test_when_a_step_comes_at_the_speed_of_those_who_compute():
     assert view(a=lease(samples=40)).seconds_until_due(5, "", 90) == float("inf")
 
 
-def test_a_lineage_remembers_who_was_where_and_finds_those_who_trained_apart():
-    lineage = Lineage()
-    assert lineage.observe(view(a=branch_lease("aa"), b=branch_lease("aa"))) == []
-    # the coordinator sees its own side go on, then the other side at a step that it knows otherwise
-    assert lineage.observe(view(a=branch_lease("a1", step=6))) == []
-    assert lineage.observe(view(a=branch_lease("a2", step=7), b=branch_lease("b1", step=6))) == ["b"]
-    assert lineage.observe(view(a=branch_lease("a2", step=7), b=branch_lease("a2", step=7))) == []
+def later(seconds: float, **leases):
+    """What the coordinator sees so many seconds later; everyone has renewed their lease meanwhile."""
+    return replace(view(**leases), now=NOW + seconds)
+
+
+def test_a_peer_that_made_steps_of_its_own_out_of_sight_trained_apart():
+    lineage = Lineage(out_of_sight=4.0)
+    assert lineage.observe(later(0, a=branch_lease("aa"), b=branch_lease("aa"))) == []
+    assert lineage.observe(later(5, a=branch_lease("a1", step=6))) == []
+    assert lineage.observe(later(10, a=branch_lease("a2", step=7))) == []
+    back = branch_lease("b1", step=8, state=PeerState.SYNCING)
+    assert lineage.observe(later(15, a=branch_lease("a2", step=7), b=back)) == ["b"]
+    together = {name: branch_lease("a3", step=9) for name in "ab"}
+    assert lineage.observe(later(20, **together)) == ["b"], "shown for a while"
+    assert lineage.observe(later(40, **together)) == []
+
+
+def test_two_branches_at_one_step_are_a_split():
+    lineage = Lineage(out_of_sight=4.0)
+    seen = view(a=branch_lease("aa"), b=branch_lease("aa"), c=branch_lease("bb"))
+    assert lineage.observe(seen) == ["c"]
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_who_was_frozen_or_has_joined_again_did_not_train_apart(step):
+    lineage = Lineage(out_of_sight=4.0)
+    lineage.observe(later(0, a=branch_lease("aa"), b=branch_lease("aa")))
+    lineage.observe(later(10, a=branch_lease("a2", step=7)))
+    back = branch_lease("aa" if step == 5 else "a2", step=step)
+    assert lineage.observe(later(15, a=branch_lease("a2", step=7), b=back)) == []
+
+
+def test_a_coordinator_that_was_cut_off_itself_does_not_call_it_a_split():
+    lineage = Lineage(out_of_sight=4.0)
+    lineage.observe(later(0, a=branch_lease("aa"), b=branch_lease("aa")))
+    assert lineage.observe(later(60, a=branch_lease("a9", step=9), b=branch_lease("a9", step=9))) == []
+
+
+def test_a_lost_coordinators_last_word_does_not_hold_up_a_run_that_another_one_serves():
+    lost = head(step=100).model_copy(update={"issued": NOW - 60, "expires": NOW + 3000})
+    serving = head(step=98)
+    seen = make_view({}, {"lost": lost, "serving": serving}, SPEC, NOW)
+    assert seen.head == serving
+    assert make_view({}, {"lost": lost}, SPEC, NOW).head == lost
+
+
+def test_a_state_that_nobody_can_fetch_leads_nobody():
+    seen = view(hidden=lease(step=6, client_mode=True), a=lease(step=5))
+    assert seen.newest_step == 5
+    assert view(hidden=lease(step=6, client_mode=True)).newest_step == 6
+    apart = view(hidden=branch_lease("zz", client_mode=True), a=branch_lease("aa"))
+    assert apart.leading_branch(5) == "aa"
