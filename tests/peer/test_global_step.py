@@ -59,7 +59,11 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
 @pytest.fixture
 def two_participants(tmp_path, make_spec) -> Iterator[tuple]:
     """The spec and two processes at step 0 that see each other."""
-    spec_path = make_spec(averaging={"gradient_compression": "none"}, training={"target_batch_size": 16})
+    spec_path = make_spec(
+        averaging={"gradient_compression": "none"},
+        training={"target_batch_size": 16},
+        leases={"period": 0.5, "expiration": 30.0},
+    )
     processes = [LineProcess("tests.scenarios.step_participant") for _ in range(2)]
     contact: list[str] = []
     for process in processes:
@@ -153,3 +157,17 @@ def test_what_a_departing_peer_hands_over_is_in_the_step(two_participants, tmp_p
     heir.tell(step=1)
     assert heir.hear() == {"made": True, "group": 1, "step": 1}
     assert_same(saved(heir, tmp_path / "heir.pt"), plain_pytorch(spec, SEEDS, steps=1), SAME_UPDATE)
+
+
+def test_a_dead_heir_takes_nothing_and_the_samples_stay(two_participants):
+    """Its lease is still alive, so it is asked; the next one could be, and nothing breaks."""
+    _spec, leaver, heir = two_participants
+    leaver.tell(compute=SEEDS[:2])
+    leaver.hear()
+    heir.tell(take_over=2)
+    assert heir.hear() == {"ready": True}
+    heir.kill_group()
+    leaver.tell(hand_over=30)
+    answer = leaver.hear()
+    assert answer["heir"] is None or answer["heir"].startswith("no answer")
+    assert answer["left"] == 2 * MICRO_BATCH

@@ -19,7 +19,7 @@ import torch
 
 from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
-from peer.hand_over import HandOverDesk, hand_over
+from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
 from peer.presence import Description, Presence
 from peer.suspension import SuspensionWatch
 from swarm.averager import SwarmAverager
@@ -75,7 +75,10 @@ def main() -> None:
         elif "hand_over" in command:
             wait_for_members(presence, state, 2)
             samples = accumulator.samples
-            heir = hand_over(service, presence, accumulator, buffers, command["hand_over"])
+            try:
+                heir = hand_over(service, presence, accumulator, buffers, command["hand_over"])
+            except HandOverFailed as error:
+                heir = f"no answer: {error}"
             say(samples=samples, heir=heir, left=accumulator.samples)
             presence.withdraw()
         elif "take_over" in command:
