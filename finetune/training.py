@@ -120,6 +120,9 @@ def train(trained: TrainedModel, stage: Stage, validation: Sequence[Any], seed: 
     trained.notes |= dict(train_features.notes)
     if not train_features.rows:
         raise BadInput(f"{task.name}: no training example fits into {trained.max_length} tokens")
+    if settings.gradient_checkpointing:
+        base = getattr(trained.model, "encoder", trained.model)
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
     progress = ProgressReport(f"{task.name} seed {seed}{stage.name and ', ' + stage.name}", task.metric)
     memory = PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(
@@ -191,8 +194,6 @@ def _training_arguments(
         warmup_steps=round(settings.warmup_share * steps),
         weight_decay=settings.weight_decay,
         gradient_accumulation_steps=settings.gradient_accumulation,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         optim=_OPTIMIZERS[settings.optimizer],
         logging_steps=max(1, min(50, steps // 10)),
         # a loss that is not a number must be seen, not smoothed away
