@@ -50,6 +50,7 @@ class Head(ABC, Generic[E]):
     """How examples of one shape are encoded, modelled and scored."""
 
     input_labels: tuple[str, ...] = ("labels",)
+    rows_have_length = True  # whether the Trainer can see how long a row is, to batch like with like
 
     @abstractmethod
     def build(self, encoder: Encoder, labels: Sequence[str]) -> nn.Module:

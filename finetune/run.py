@@ -87,7 +87,7 @@ def finish(
         "labels": list(task.labels),
         "metric": task.metric,
         "metrics": list(task.metrics),
-        "chosen_on": task.evaluated[0],
+        "reported": task.reported,
         "examples": {split: len(examples) for split, examples in splits.by_name.items()},
         "notes": splits.notes,
         "scores": scores,
@@ -137,7 +137,8 @@ def record_seed(
     scores = task.measure_all(measured)
     return {
         "scores": scores,
-        "main": task.main_figure(scores[task.evaluated[0]]),
+        "main": task.main_figure(scores[task.reported]),
+        "chosen": task.main_figure(scores[task.evaluated[0]]),
         "findings": task.findings(measured),
     }
 

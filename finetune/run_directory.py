@@ -22,6 +22,7 @@ from typing import Any
 from finetune.errors import BadInput, OperationFailed
 
 RUN, RESULT, SUMMARY = "run.json", "result.json", "summary.json"
+_SUMMARY_KEYS = {"task", "model", "seeds", "scores", "main", "reported", "metrics", "baselines", "examples"}
 MODEL, PREDICTIONS, CHECKPOINTS = "model", "predictions", "checkpoints"
 
 
@@ -91,7 +92,7 @@ def find_summaries(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for path in sorted(root.rglob(SUMMARY)):
         summary = read_json(path)
-        if summary is not None and "task" in summary and "seeds" in summary:
+        if summary is not None and summary.keys() >= _SUMMARY_KEYS:
             found.append((path.parent, summary))
     if not found:
         raise BadInput(f"--runs {root}: no {SUMMARY} of a finished `finetune run` below it")

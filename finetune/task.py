@@ -49,6 +49,7 @@ class Task(ABC, Generic[E]):
     :cvar metric: what chooses the best checkpoint and heads the report; bigger is better
     :cvar metrics: all metrics that the report's one figure averages (two of them for three benchmarks)
     :cvar evaluated: labelled splits beside training; the first chooses checkpoints
+    :cvar reported: the split, or view of several, whose metrics head the report
     :cvar defaults: training settings that differ for this task
     :cvar measures_test: whether a test split is measured too, if it is labelled
     :cvar trained_as: the task whose model this diagnostic uses, instead of training
@@ -59,6 +60,7 @@ class Task(ABC, Generic[E]):
     metrics: ClassVar[tuple[str, ...]]
     head: Head[E]
     evaluated: ClassVar[tuple[str, ...]] = (VALIDATION,)
+    reported: ClassVar[str] = VALIDATION
     defaults: ClassVar[Mapping[str, Any]] = {}
     trained_as: ClassVar[str | None] = None
     measures_test: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from finetune.head import Features
 from finetune.progress import ProgressReport
 from finetune.settings import TrainingSettings
 from finetune.task import Decided, Task
+from model.fp32_matmul import allow_onednn_fp32
 from model.peak_memory import PeakMemory
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}
@@ -106,6 +107,8 @@ def load_for_training(
 ) -> TrainedModel:
     """The encoder under the task's head, whose fresh weights are drawn by `seed`."""
     tokenizer = encoder.tokenizer()
+    if not torch.cuda.is_available():
+        allow_onednn_fp32()
     set_seed(seed)
     model = task.head.build(encoder, task.labels)
     base = getattr(model, "encoder", model)
@@ -203,9 +206,21 @@ def _training_arguments(
         greater_is_better=True,
         save_total_limit=1,
         label_names=list(task.head.input_labels),
+        **(_batches_of_like_length() if task.head.rows_have_length else {}),
         restore_callback_states_from_checkpoint=newest_checkpoint(stage.checkpoints) is not None,
         **when,
         **every,
+    )
+
+
+def _batches_of_like_length() -> dict[str, Any]:
+    """Texts of one batch about equally long: half of a batch would be padding otherwise."""
+    names = {field.name for field in fields(TrainingArguments)}
+    # version 5 of transformers has another name for it than 4
+    return (
+        {"group_by_length": True}
+        if "group_by_length" in names
+        else {"train_sampling_strategy": "group_by_length"}
     )
 
 

@@ -28,6 +28,8 @@ class ChoiceExample:
 class ChoiceHead(Head[ChoiceExample]):
     """The Auto class for multiple choice. Scores are logits [choices] an example."""
 
+    rows_have_length = False
+
     def build(self, encoder: Encoder, labels: Sequence[str]) -> nn.Module:
         return encoder.with_head(AutoModelForMultipleChoice)
 

@@ -55,6 +55,13 @@ class Classification(LabelledTask[TextExample]):
         self._words = LabelWords((), ())
         self._rows_read = 0
 
+    @classmethod
+    def of_labels(cls, labels: Sequence[str]) -> Classification:
+        """The task of a model whose labels are known already."""
+        task = cls()
+        task._words = LabelWords(tuple(label.lower() for label in labels), tuple(labels))
+        return task
+
     @property
     def labels(self) -> Sequence[str]:
         return self._words.submission

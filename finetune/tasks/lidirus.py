@@ -23,6 +23,7 @@ class LiDiRus(LabelledTask[TextExample]):
     metric = "mcc"
     metrics = ("mcc",)
     evaluated = (TEST,)
+    reported = TEST
     trained_as = "TERRa"
 
     def examples(self, row: Row) -> list[TextExample]:

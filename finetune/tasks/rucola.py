@@ -38,6 +38,7 @@ class RuCoLA(LabelledTask[TextExample]):
     metric = "mcc"
     metrics = ("mcc",)
     evaluated = (VALIDATION, OUT_OF_DOMAIN)
+    reported = OVERALL
 
     def examples(self, row: Row) -> list[TextExample]:
         label = row.class_of("acceptable", self.words)
