@@ -15,6 +15,9 @@ from typer.main import get_command
 
 from finetune.errors import FinetuneError
 
+INTERRUPTED_CODE = 130
+_INTERRUPTED = "interrupted; a run goes on from its last checkpoint when the same command is given again"
+
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a typer app on a command line; returns the exit code."""
@@ -32,10 +35,13 @@ def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command; print what a person should read about its failure; return the exit code."""
     try:
         outcome = command()
-    except typer.Exit as error:
-        return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        return _fail(_INTERRUPTED, INTERRUPTED_CODE)
+    except typer.Exit as error:
+        # typer turns Ctrl-C into this before anyone else sees it
+        return (
+            _fail(_INTERRUPTED, INTERRUPTED_CODE) if error.exit_code == INTERRUPTED_CODE else error.exit_code
+        )
     except FinetuneError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:

@@ -40,7 +40,12 @@ class SpanRepair:
         """
         start, end = self._inside(text, start, end)
         start, end = self._trimmed(text, start, end)
-        return self._whole_words(text, start, end) if start < end else (start, start)
+        if start == end:
+            return start, start
+        whole = _whole_words(text, start, end)
+        if whole != (start, end):
+            self.counts["cut short"] += 1
+        return whole
 
     def of_word(self, text: str, start: int, end: int, word: str) -> Span:
         """The span of an inflected form of `word`: the given one if it is that, else the nearest that is."""
@@ -72,7 +77,7 @@ class SpanRepair:
             self.counts["not found"] += 1
             return 0, len(text)
         self.counts["spelled differently"] += 1
-        return self._whole_words(text, alignment.dest_start, alignment.dest_end)
+        return _whole_words(text, alignment.dest_start, alignment.dest_end)
 
     def notes(self) -> Counter[str]:
         """The counts, as a log tells them."""
@@ -95,17 +100,6 @@ class SpanRepair:
             self.counts["spaces inside"] += 1
         return first, last
 
-    def _whole_words(self, text: str, start: int, end: int) -> Span:
-        first, last = start, end
-        for match in _WORD.finditer(text):
-            if match.start() < start < match.end() and _cuts_letters(text, start):
-                first = match.start()
-            if match.start() < end < match.end() and _cuts_letters(text, end):
-                last = match.end()
-        if (first, last) != (start, end):
-            self.counts["cut short"] += 1
-        return first, last
-
     def _nearest(self, text: str, place: int, word: str) -> Span | None:
         words = sorted(_WORD.finditer(text), key=lambda match: abs(match.start() - place))
         for match in words:
@@ -114,6 +108,17 @@ class SpanRepair:
         alike = [(_similarity(match.group(), word), match.span()) for match in words]
         best = max(alike, key=lambda pair: pair[0], default=(0.0, (0, 0)))
         return best[1] if best[0] >= _LEAST_SIMILARITY else None
+
+
+def _whole_words(text: str, start: int, end: int) -> Span:
+    """The span with the words whole that it cuts."""
+    first, last = start, end
+    for match in _WORD.finditer(text):
+        if match.start() < start < match.end() and _cuts_letters(text, start):
+            first = match.start()
+        if match.start() < end < match.end() and _cuts_letters(text, end):
+            last = match.end()
+    return first, last
 
 
 def _cuts_letters(text: str, place: int) -> bool:

@@ -21,3 +21,8 @@ def tokens_of_span(encoding: Encoding, sequence: int, start: int, end: int) -> T
         if own == sequence and first < end and last > start
     ]
     return (tokens[0], tokens[-1] + 1) if tokens else None
+
+
+def is_whole(encoding: Encoding, tokens: TokenRange, start: int, end: int) -> bool:
+    """Whether the tokens reach from the first to the last character: a window may end inside a span."""
+    return encoding.offsets[tokens[0]][0] <= start and encoding.offsets[tokens[1] - 1][1] >= end

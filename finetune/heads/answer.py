@@ -18,7 +18,7 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerFast
 
 from finetune.encoder import Encoder
 from finetune.head import Collate, Features, Head, Item, Rows, model_rows, padded
-from finetune.token_spans import tokens_of_span
+from finetune.token_spans import is_whole, tokens_of_span
 
 _QUESTION, _CONTEXT = 0, 1
 _BEST = 20
@@ -131,8 +131,7 @@ def _answer_tokens(example: AnswerExample, encoding: Any) -> tuple[int, int]:
     if example.answers:
         text, start = example.answers[0]
         tokens = tokens_of_span(encoding, _CONTEXT, start, start + len(text))
-        offsets = encoding.offsets
-        if tokens and offsets[tokens[0]][0] <= start and offsets[tokens[1] - 1][1] >= start + len(text):
+        if tokens and is_whole(encoding, tokens, start, start + len(text)):
             return tokens[0], tokens[1] - 1
     return 0, 0
 

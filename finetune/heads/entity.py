@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Encoding
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -21,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from finetune.encoder import Encoder
 from finetune.head import Collate, Features, Head, Item, Rows, model_rows, padded
 from finetune.pooling import mean_of_spans
-from finetune.token_spans import tokens_of_span
+from finetune.token_spans import TokenRange, is_whole, tokens_of_span
 
 _QUERY, _PASSAGE = 0, 1
 _NO_LABEL = -1.0
@@ -128,13 +129,10 @@ class EntityHead(Head[EntityExample]):
             stride=max_length // 8,
             return_overflowing_tokens=True,
         )
+        windows = encodings.encodings
+        kept = _mentions_of_windows(example.mentions, windows)
         rows = []
-        for row, encoding in zip(model_rows(encodings, tokenizer), encodings.encodings, strict=True):
-            found = [
-                (tokens_of_span(encoding, _PASSAGE, mention.start, mention.end), mention.candidate)
-                for mention in example.mentions
-            ]
-            inside = [(tokens, candidate) for tokens, candidate in found if tokens is not None]
+        for row, encoding, inside in zip(model_rows(encodings, tokenizer), windows, kept, strict=True):
             if not inside:
                 continue
             row["mentions"] = [tokens for tokens, _ in inside]
@@ -185,6 +183,22 @@ class EntityHead(Head[EntityExample]):
         """The entity the passage names most often; of equals the first."""
         named = Counter(mention.candidate for mention in example.mentions)
         return np.array([float(named[number]) for number in range(len(example.candidates))])
+
+
+def _mentions_of_windows(
+    mentions: Sequence[Mention], windows: Sequence[Encoding]
+) -> list[list[tuple[TokenRange, int]]]:
+    """Token range and candidate of the mentions in each window; one cut by a window's edge counts in the
+    windows that hold all of it, and in those that hold a part only where none does."""
+    kept: list[list[tuple[TokenRange, int]]] = [[] for _ in windows]
+    for mention in mentions:
+        span = (mention.start, mention.end)
+        found = [(i, tokens_of_span(window, _PASSAGE, *span)) for i, window in enumerate(windows)]
+        seen = [(i, tokens) for i, tokens in found if tokens is not None]
+        whole = [(i, tokens) for i, tokens in seen if is_whole(windows[i], tokens, *span)]
+        for i, tokens in whole or seen:
+            kept[i].append((tokens, mention.candidate))
+    return kept
 
 
 def _with_mask(example: EntityExample, tokenizer: PreTrainedTokenizerFast) -> tuple[str, tuple[int, int]]:

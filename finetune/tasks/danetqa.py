@@ -17,5 +17,5 @@ class DaNetQA(LabelledTask[TextExample]):
     head = SequenceHead()
 
     def examples(self, row: Row) -> list[TextExample]:
-        label = row.class_of("label", self.words)
-        return [TextExample(row.integer("idx"), row.text("question"), row.text("passage"), label)]
+        question, passage = row.text("question"), row.text("passage")
+        return [TextExample(row.integer("idx"), question, passage, row.class_of("label", self.words))]

@@ -27,9 +27,9 @@ class LiDiRus(LabelledTask[TextExample]):
     trained_as = "TERRa"
 
     def examples(self, row: Row) -> list[TextExample]:
-        label = row.class_of("label", self.words)
+        first, second = row.text("sentence1"), row.text("sentence2")
         group = " ".join(name for name in CATEGORIES if str(row.values.get(name) or "").strip())
-        return [TextExample(row.integer("idx"), row.text("sentence1"), row.text("sentence2"), label, group)]
+        return [TextExample(row.integer("idx"), first, second, row.class_of("label", self.words), group)]
 
     def measure(self, examples: Sequence[TextExample], predictions: Sequence[int]) -> Scores:
         gold = gold_labels(examples)

@@ -22,8 +22,8 @@ class RCB(LabelledTask[TextExample]):
     metrics = ("f1", "accuracy")
 
     def examples(self, row: Row) -> list[TextExample]:
-        label = row.class_of("label", self.words)
-        return [TextExample(row.integer("idx"), row.text("premise"), row.text("hypothesis"), label)]
+        premise, hypothesis = row.text("premise"), row.text("hypothesis")
+        return [TextExample(row.integer("idx"), premise, hypothesis, row.class_of("label", self.words))]
 
     def measure(self, examples: Sequence[TextExample], predictions: Sequence[int]) -> Scores:
         gold = gold_labels(examples)

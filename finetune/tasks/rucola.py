@@ -41,9 +41,8 @@ class RuCoLA(LabelledTask[TextExample]):
     reported = OVERALL
 
     def examples(self, row: Row) -> list[TextExample]:
-        label = row.class_of("acceptable", self.words)
-        kind = str(row.values.get("error_type") or "0")
-        return [TextExample(row.integer("id"), row.text("sentence"), None, label, kind)]
+        sentence, kind = row.text("sentence"), str(row.values.get("error_type") or "0")
+        return [TextExample(row.integer("id"), sentence, None, row.class_of("acceptable", self.words), kind)]
 
     def measure(self, examples: Sequence[TextExample], predictions: Sequence[int]) -> Scores:
         gold = gold_labels(examples)

@@ -17,5 +17,5 @@ class TERRa(LabelledTask[TextExample]):
     head = SequenceHead()
 
     def examples(self, row: Row) -> list[TextExample]:
-        label = row.class_of("label", self.words)
-        return [TextExample(row.integer("idx"), row.text("premise"), row.text("hypothesis"), label)]
+        premise, hypothesis = row.text("premise"), row.text("hypothesis")
+        return [TextExample(row.integer("idx"), premise, hypothesis, row.class_of("label", self.words))]
