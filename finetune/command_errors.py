@@ -38,16 +38,15 @@ def exit_code_of(command: Callable[[], object]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _fail(_INTERRUPTED, INTERRUPTED_CODE)
     except typer.Exit as error:
-        # typer turns Ctrl-C into this before anyone else sees it
-        return (
-            _fail(_INTERRUPTED, INTERRUPTED_CODE) if error.exit_code == INTERRUPTED_CODE else error.exit_code
-        )
+        return error.exit_code
     except FinetuneError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     except Exception as error:
         return _usage(error) or _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+    if outcome == INTERRUPTED_CODE:  # typer turns Ctrl-C into this number before anyone else sees it
+        return _fail(_INTERRUPTED, INTERRUPTED_CODE)
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -71,6 +71,8 @@ def submission_items(task: str, records: Sequence[Record]) -> list[dict[str, Any
     if task == "MuSeRC":
         return _nested_by_passage(records)
     key = "id" if task == RUCOLA else "idx"
+    for record in records:
+        _check_id(task, key, record)
     return sorted((dict(record) for record in records), key=lambda record: record[key])
 
 
@@ -79,13 +81,17 @@ def check_items(task: str, items: Sequence[Record]) -> None:
     key, label = ("id", "acceptable") if task == RUCOLA else ("idx", "label")
     seen: set[int] = set()
     for item in items:
-        if type(item.get(key)) is not int:
-            raise BadInput(f"{task}: {key} {item.get(key)!r} is not a whole number")
+        _check_id(task, key, item)
         if item[key] in seen:
             raise BadInput(f"{task}: {key} {item[key]} occurs twice")
         seen.add(item[key])
         for value in _labels_of(task, item, label):
             _check_label(task, item[key], value)
+
+
+def _check_id(task: str, key: str, item: Record) -> None:
+    if type(item.get(key)) is not int:
+        raise BadInput(f"{task}: {key} {item.get(key)!r} is not a whole number")
 
 
 def to_json_lines(items: Sequence[Record]) -> str:

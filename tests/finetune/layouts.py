@@ -198,7 +198,7 @@ def hide(task: str, row: dict[str, Any]) -> dict[str, Any]:
     return without(row, "label")
 
 
-def write_superglue(root: Path, train: int = 12, others: int = 6) -> Path:
+def write_superglue(root: Path, train: int = 8, others: int = 6) -> Path:
     """The unpacked archive with all nine tasks."""
     for task, make in MAKERS.items():
         write_jsonl(root / task / "train.jsonl", [make(number) for number in range(train)])
