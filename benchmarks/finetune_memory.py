@@ -22,7 +22,7 @@ from model import LeanAlbertConfig, LeanAlbertForSequenceClassification
 from model.peak_memory import PeakMemory
 
 GIB = 2**30
-# tokens of a RuCoLA sentence with a vocabulary of 50,000 are 10 to 20; a batch is padded to its longest
+# RuCoLA's sentences have 19 tokens in the mean and 67 at most (12,000 pieces); a batch is as long as its longest
 LENGTH, BATCH_SIZE = 48, 32
 SMALL = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 

@@ -57,6 +57,22 @@ def run(
 
 
 @app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the tasks, their metrics and the files each one reads."""
+    from finetune.report_text import text_table
+    from finetune.tasks import TASKS
+
+    files = {name: {split: list(some) for split, some in t.layout.files.items()} for name, t in TASKS.items()}
+    metrics = {name: list(task.metrics) for name, task in TASKS.items()}
+    known = {name: {"metrics": metrics[name], "files": files[name]} for name in TASKS}
+    rows = [
+        (name, ", ".join(metrics[name]), "; ".join(some[0] for some in files[name].values()))
+        for name in TASKS
+    ]
+    _print(known, as_json, text_table(("task", "metrics", "files"), rows))
+
+
+@app.command()
 def sweep(
     models: Annotated[
         list[str], typer.Option("--model", help="May be repeated: directories, ids, baselines.")

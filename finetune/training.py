@@ -61,10 +61,6 @@ class TrainingOutcome:
     seconds: float
     peak_memory_bytes: int
 
-    @property
-    def stopped_early(self) -> bool:
-        return self.best_metric is not None
-
 
 class TrainedModel:
     """A model with its tokenizer, and what it makes of examples."""

@@ -159,7 +159,7 @@ def test_rucos_without_a_placeholder_is_refused(tmp_path):
 
 def test_rucola_fields_may_hold_quotes_and_line_breaks(rucola_files):
     _, splits = read("RuCoLA", rucola_files)
-    assert len(splits[TRAIN]) == 8
+    assert len(splits[TRAIN]) == 12
     assert splits[TRAIN][2].first.endswith('"да"\nи нет')
     assert len(splits["out_of_domain"]) == 6
     assert len(splits[TEST]) == 7
