@@ -51,10 +51,9 @@ def exit_code_of(command: Callable[[], object]) -> int:
 
 
 def _quieten_libraries() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Before they are imported: a wrong command line should not wait for them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|sklearn")
 
 
