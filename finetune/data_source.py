@@ -26,7 +26,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 class DataLayout:
     """The files of a task, by split (any of several names), and where a hub keeps the same splits.
 
-    `optional` splits may be absent (a test set without labels, most often).
+    `optional` splits may be absent (a test set without labels, most often), those in `hub_lacks` from a hub.
     """
 
     task: str
@@ -34,6 +34,7 @@ class DataLayout:
     optional: frozenset[str] = frozenset({"test"})
     hub_config: str | None = None
     hub_splits: Mapping[str, str] = field(default_factory=dict)
+    hub_lacks: frozenset[str] = frozenset()
 
 
 class DataSource(ABC):
@@ -41,6 +42,7 @@ class DataSource(ABC):
 
     def __init__(self, layout: DataLayout) -> None:
         self.layout = layout
+        self.optional = layout.optional
 
     @abstractmethod
     def has(self, split: str) -> bool:
@@ -95,6 +97,7 @@ class HubDataset(DataSource):
     def __init__(self, name: str, layout: DataLayout) -> None:
         super().__init__(layout)
         self._name = name
+        self.optional = layout.optional | layout.hub_lacks
         self._splits = _load_dataset(name, layout)
 
     def has(self, split: str) -> bool:

@@ -36,6 +36,16 @@ class Features:
     example: list[int]
     notes: Counter[str] = field(default_factory=Counter)
 
+    def by_length(self) -> Features:
+        """The same rows, the longest first: batches of like length have little padding."""
+        order = sorted(range(len(self.rows)), key=lambda i: -len(self.rows[i].get("input_ids", ())))
+        return Features([self.rows[i] for i in order], [self.example[i] for i in order], self.notes)
+
+    def in_order_of_examples(self, outputs: Any) -> list[Any]:
+        """The outputs of rows that are one an example, in the order of the examples."""
+        found = dict(zip(self.example, outputs, strict=True))
+        return [found[number] for number in range(len(self.example))]
+
 
 @dataclass(frozen=True)
 class Item:

@@ -45,7 +45,7 @@ def read_splits(task: Task[Any], source: DataSource) -> Splits:
     layout = source.layout
     # training first: it may teach the task its labels
     for split in sorted(layout.files, key=lambda name: name != TRAIN):
-        if split in layout.optional and not source.has(split):
+        if split in source.optional and not source.has(split):
             continue
         found[split] = task.read(source, split)
         if split == TRAIN or split in task.evaluated:

@@ -6,6 +6,7 @@ training goes on exactly where it was (weights, optimizer, schedule, random stat
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from finetune.encoder import Encoder, check_vocabulary, longest_input
 from finetune.errors import BadInput, OperationFailed
 from finetune.head import Features
 from finetune.progress import ProgressReport
+from finetune.run_directory import write_json
 from finetune.settings import TrainingSettings
 from finetune.task import Decided, Task
 from model.fp32_matmul import allow_onednn_fp32
@@ -81,7 +83,7 @@ class TrainedModel:
 
     def decide(self, examples: Sequence[Any], scratch: Path) -> Decided[Any]:
         """Predictions for examples, with or without labels."""
-        features = self.features(examples)
+        features = self.features(examples).by_length()
         self.notes |= dict(features.notes)
         outputs = self._outputs(features, scratch) if features.rows else []
         scores = self.task.head.scores(outputs, features, examples)
@@ -115,7 +117,10 @@ def load_for_training(
 def train(trained: TrainedModel, stage: Stage, validation: Sequence[Any], seed: int) -> TrainingOutcome:
     """Train in place; the model ends as its best checkpoint. Goes on with a training that was interrupted."""
     task, settings = trained.task, trained.settings
-    train_features, validation_features = trained.features(stage.examples), trained.features(validation)
+    train_features, validation_features = (
+        trained.features(stage.examples),
+        trained.features(validation).by_length(),
+    )
     trained.notes |= dict(train_features.notes)
     if not train_features.rows:
         raise BadInput(f"{task.name}: no training example fits into {trained.max_length} tokens")
@@ -159,6 +164,8 @@ def train(trained: TrainedModel, stage: Stage, validation: Sequence[Any], seed: 
 
 def arguments(settings: TrainingSettings, directory: Path, seed: int, **more: Any) -> TrainingArguments:
     """Trainer arguments that every use shares: precision by hardware, no reports to services."""
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise BadInput("--set precision=fp16 needs a GPU; fp32 and bf16 work everywhere")
     return TrainingArguments(
         output_dir=str(directory),
         per_device_train_batch_size=settings.batch_size,
@@ -227,9 +234,20 @@ def newest_checkpoint(directory: Path) -> str | None:
     found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
     for path in reversed(found):
         if (path / _TRAINER_STATE).is_file():
+            _follow_moved_directory(path)
             return str(path)
         shutil.rmtree(path, ignore_errors=True)
     return None
+
+
+def _follow_moved_directory(checkpoint: Path) -> None:
+    """Let the Trainer find the best checkpoint again where the output was moved: it keeps a path, not a name."""
+    state = json.loads((checkpoint / _TRAINER_STATE).read_text())
+    best = Path(state.get("best_model_checkpoint") or checkpoint)
+    here = checkpoint.parent / best.name
+    if here.is_dir() and not best.is_dir():
+        state["best_model_checkpoint"] = str(here)
+        write_json(checkpoint / _TRAINER_STATE, state)
 
 
 def _metrics_of(

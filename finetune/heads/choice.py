@@ -59,7 +59,7 @@ class ChoiceHead(Head[ChoiceExample]):
         return collate
 
     def scores(self, outputs: Any, features: Features, examples: Sequence[ChoiceExample]) -> list[np.ndarray]:
-        return list(np.asarray(outputs))
+        return features.in_order_of_examples(outputs)
 
     def items(self, example: ChoiceExample) -> list[Item]:
         def target(number: int) -> int | None:

@@ -56,7 +56,7 @@ class SequenceHead(Head[TextExample]):
         return collate
 
     def scores(self, outputs: Any, features: Features, examples: Sequence[TextExample]) -> list[np.ndarray]:
-        return list(np.asarray(outputs))
+        return features.in_order_of_examples(outputs)
 
     def items(self, example: TextExample) -> list[Item]:
         return [Item(example.first, example.second or "", example.label)]

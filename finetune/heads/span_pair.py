@@ -113,7 +113,7 @@ class SpanPairHead(Head[SpanPairExample]):
     def scores(
         self, outputs: Any, features: Features, examples: Sequence[SpanPairExample]
     ) -> list[np.ndarray]:
-        return list(np.asarray(outputs))
+        return features.in_order_of_examples(outputs)
 
     def items(self, example: SpanPairExample) -> list[Item]:
         return [Item(f"{example.first} {example.second or ''}", " ".join(example.words()), example.label)]

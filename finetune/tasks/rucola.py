@@ -32,6 +32,7 @@ class RuCoLA(LabelledTask[TextExample]):
             TEST: ("test.csv",),
         },
         optional=frozenset({TEST}),
+        hub_lacks=frozenset({OUT_OF_DOMAIN}),
     )
     words = LABEL_WORDS["RuCoLA"]
     head = SequenceHead()
@@ -42,7 +43,9 @@ class RuCoLA(LabelledTask[TextExample]):
 
     def examples(self, row: Row) -> list[TextExample]:
         sentence, kind = row.text("sentence"), str(row.values.get("error_type") or "0")
-        return [TextExample(row.integer("id"), sentence, None, row.class_of("acceptable", self.words), kind)]
+        # the hub's copy has "label" for what the CSV files call "acceptable"
+        name = "acceptable" if row.has("acceptable") else "label"
+        return [TextExample(row.integer("id"), sentence, None, row.class_of(name, self.words), kind)]
 
     def measure(self, examples: Sequence[TextExample], predictions: Sequence[int]) -> Scores:
         gold = gold_labels(examples)

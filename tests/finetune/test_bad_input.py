@@ -45,6 +45,13 @@ def test_impossible_settings(attempt, assignment, message):
     assert message in answer.error
 
 
+def test_half_precision_without_a_gpu(attempt, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    answer = attempt("--set", "precision=fp16")
+    assert answer.code == 2
+    assert "precision=fp16 needs a GPU" in answer.error
+
+
 def test_data_that_is_not_there(attempt, tmp_path):
     answer = attempt(data=tmp_path / "nowhere")
     assert answer.code == 2

@@ -196,3 +196,15 @@ def test_tags_and_entities_are_inverse_to_each_other():
 def test_an_inside_tag_without_its_beginning_opens_an_entity():
     words = ((0, 2), (3, 5), (6, 8))
     assert tags_to_entities(words, ["I-PER", "I-LOC", "O"]) == [Entity(0, 2, "PER"), Entity(3, 5, "LOC")]
+
+
+def test_batches_of_like_length_do_not_mix_the_examples_up(models):
+    tokenizer = Encoder(str(models["lean_albert"])).tokenizer()
+    head, texts = SequenceHead(), ["кошка", "кошка видит и слышит", "", "собака идёт"]
+    examples = [TextExample(number, text, None, 0) for number, text in enumerate(texts)]
+    features = head.features(examples, tokenizer, 32).by_length()
+    lengths = [len(row["input_ids"]) for row in features.rows]
+    assert lengths == sorted(lengths, reverse=True)
+    outputs = np.array([[float(length), 0.0] for length in lengths])
+    scores = head.scores(outputs, features, examples)
+    assert [score[0] for score in scores] == [len(tokenizer(text)["input_ids"]) for text in texts]

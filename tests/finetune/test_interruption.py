@@ -39,14 +39,15 @@ def test_resumed_equals_uninterrupted(finetune, models, superglue, tmp_path, mon
     assert interrupted.code == 130
     assert "goes on from its last checkpoint" in interrupted.error
     assert not (tmp_path / "interrupted" / "summary.json").exists()
-    resumed = run(finetune, models, superglue, tmp_path / "interrupted", "--json")
+    # the directory may have been moved meanwhile
+    (tmp_path / "interrupted").rename(tmp_path / "moved")
+    resumed = run(finetune, models, superglue, tmp_path / "moved", "--json")
     whole = run(finetune, models, superglue, tmp_path / "whole", "--json")
     assert resumed.code == whole.code == 0
     assert resumed.json["scores"] == whole.json["scores"]
     assert resumed.json["seeds"][0]["stages"][0]["steps"] == whole.json["seeds"][0]["stages"][0]["steps"]
     predictions = [
-        (tmp_path / name / "seed-0" / "predictions" / "test.jsonl").read_text()
-        for name in ("interrupted", "whole")
+        (tmp_path / name / "seed-0" / "predictions" / "test.jsonl").read_text() for name in ("moved", "whole")
     ]
     assert predictions[0] == predictions[1]
     assert not (tmp_path / "whole" / "seed-0" / "checkpoints").exists()
