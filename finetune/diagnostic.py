@@ -11,13 +11,14 @@ from finetune.data_source import open_source
 from finetune.encoder import Encoder
 from finetune.errors import BadInput
 from finetune.fine_tuned import FineTuned, find_fine_tuned
+from finetune.outcome import finish, measure_baseline, measure_floors, record_seed
 from finetune.progress import say
-from finetune.run import RunRequest, finish, measure_floors, record_seed
+from finetune.run import RunRequest
 from finetune.run_directory import SeedDirectory, open_run_directory
 from finetune.splits import Splits, read_splits
 from finetune.task import TRAIN, Task
 from finetune.tasks import find_task
-from finetune.training import load_for_training
+from finetune.trained_model import load_model
 
 
 def run_diagnostic(request: RunRequest) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def run_diagnostic(request: RunRequest) -> dict[str, Any]:
             raise BadInput(
                 f"{task.name}: the baseline {request.model} needs {trained_as}'s files in --data-dir"
             )
-        results = [_baseline(request.model, task, train, splits, directory.seed(0))]
+        results = [measure_baseline(request.model, task, splits, train, directory.seed(0))]
     else:
         results = [
             _measure(number, model, request, task, splits, directory.seed(number))
@@ -68,20 +69,9 @@ def _measure(
         raise BadInput(f"{model.path} has the labels {', '.join(model.labels)}: not those of {task.name}")
     settings = request.settings.model_copy(update={"max_length": model.max_length})
     encoder = Encoder(str(model.path), trust_remote_code=request.trust_remote_code)
-    trained = load_for_training(task, encoder, settings, seed=0)
+    trained = load_model(task, encoder, settings, seed=0)
     decided = {split: trained.decide(examples, directory.path) for split, examples in splits.by_name.items()}
     result = {"seed": number, **record_seed(task, splits, decided, directory), "stages": [], "notes": {}}
-    directory.finish(result)
-    return result
-
-
-def _baseline(
-    name: str, task: Task[Any], train: list[Any], splits: Splits, directory: SeedDirectory
-) -> dict[str, Any]:
-    baseline = BASELINES[name](task)
-    baseline.fit(train)
-    decided = {split: baseline.decide(examples) for split, examples in splits.by_name.items()}
-    result = {"seed": 0, **record_seed(task, splits, decided, directory), "stages": [], "notes": {}}
     directory.finish(result)
     return result
 

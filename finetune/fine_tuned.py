@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from data_prep.tokenizer import save_tokenizer
 from finetune.errors import BadInput
 from finetune.run_directory import read_json, write_json
-from finetune.training import TrainedModel
+from finetune.trained_model import TrainedModel
 
 MARKER, HEAD = "finetune.json", "head.safetensors"
 _ENCODER = "encoder."

@@ -43,7 +43,7 @@ class Features:
 
     def in_order_of_examples(self, outputs: Any) -> list[Any]:
         """The outputs of rows that are one an example, in the order of the examples."""
-        found = dict(zip(self.example, outputs, strict=True))
+        found = dict(zip(self.example, logits_of(outputs), strict=True))
         return [found[number] for number in range(len(self.example))]
 
 
@@ -98,6 +98,11 @@ class Head(ABC, Generic[E]):
         one_hot_NK = np.zeros((len(self.items(example)), classes))
         one_hot_NK[:, most] = 1.0
         return self.scores_of_items(example, one_hot_NK)
+
+
+def logits_of(outputs: Any) -> Any:
+    """The scores among a model's outputs: some architectures give further tensors behind them."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def model_rows(encodings: Any, tokenizer: PreTrainedTokenizerFast) -> Rows:

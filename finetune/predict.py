@@ -15,7 +15,7 @@ from finetune.operating_point import probabilities_of_class
 from finetune.run_directory import write_text
 from finetune.settings import TrainingSettings
 from finetune.tasks.classification import Classification
-from finetune.training import load_for_training
+from finetune.trained_model import load_model
 
 
 def predict_file(
@@ -31,9 +31,7 @@ def predict_file(
     texts = read_texts(file, text_field, second_field)
     examples = [TextExample(number, pair.first, pair.second, None) for number, pair in enumerate(texts)]
     settings = TrainingSettings.model_validate({"max_length": marker.max_length})
-    decided = load_for_training(task, Encoder(str(directory)), settings, seed=0).decide(
-        examples, output.parent
-    )
+    decided = load_model(task, Encoder(str(directory)), settings, seed=0).decide(examples, output.parent)
     columns = [probabilities_of_class(decided.scores, number) for number in range(len(marker.labels))]
     point = marker.findings.get("operating_point") or {}
     lines = []

@@ -49,7 +49,7 @@ def read_splits(task: Task[Any], source: DataSource) -> Splits:
             continue
         found[split] = task.read(source, split)
         if split == TRAIN or split in task.evaluated:
-            _check_labels(task, split, found[split])
+            check_labels(task, split, found[split])
     if TRAIN in found and VALIDATION not in found and VALIDATION in layout.files:
         found[TRAIN], found[VALIDATION] = hold_out(found[TRAIN])
         task.notes["examples of the training set held out for validation"] = len(found[VALIDATION])
@@ -69,7 +69,8 @@ def hold_out(examples: Sequence[E]) -> tuple[list[E], list[E]]:
     return kept, [example for number, example in enumerate(examples) if number in chosen]
 
 
-def _check_labels(task: Task[Any], split: str, examples: Sequence[Any]) -> None:
+def check_labels(task: Task[Any], split: str, examples: Sequence[Any]) -> None:
+    """`BadInput` if an example's label is hidden."""
     hidden = sum(task.is_hidden(example) for example in examples)
     if hidden:
         raise BadInput(

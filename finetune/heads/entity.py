@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from finetune.encoder import Encoder
-from finetune.head import Collate, Features, Head, Item, Rows, model_rows, padded
+from finetune.head import Collate, Features, Head, Item, Rows, logits_of, model_rows, padded
 from finetune.pooling import mean_of_spans
 from finetune.token_spans import TokenRange, is_whole, tokens_of_span
 
@@ -161,7 +161,7 @@ class EntityHead(Head[EntityExample]):
 
     def scores(self, outputs: Any, features: Features, examples: Sequence[EntityExample]) -> list[np.ndarray]:
         scores = [np.full(len(example.candidates), -np.inf) for example in examples]
-        for row, number, logits_S in zip(features.rows, features.example, outputs, strict=True):
+        for row, number, logits_S in zip(features.rows, features.example, logits_of(outputs), strict=True):
             candidates = row["candidates"]
             np.maximum.at(scores[number], candidates, logits_S[: len(candidates)])
         return scores

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from finetune.encoder import Encoder
-from finetune.head import Collate, Features, Head, Item, Rows, model_rows, padded
+from finetune.head import Collate, Features, Head, Item, Rows, logits_of, model_rows, padded
 from finetune.tags import Entity, entities_to_tags
 
 _IGNORED = -100
@@ -87,7 +87,7 @@ class TokenHead(Head[TokenExample]):
     def scores(self, outputs: Any, features: Features, examples: Sequence[TokenExample]) -> list[np.ndarray]:
         scores = [np.zeros((len(example.words), len(self.tags))) for example in examples]
         margins = [np.full(len(example.words), -1) for example in examples]
-        for row, number, logits_LK in zip(features.rows, features.example, outputs, strict=True):
+        for row, number, logits_LK in zip(features.rows, features.example, logits_of(outputs), strict=True):
             last = len(row["input_ids"]) - 1
             for word, token in row["words"].items():
                 margin = min(token, last - token)

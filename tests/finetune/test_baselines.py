@@ -8,7 +8,7 @@ import pytest
 from finetune.baselines import Majority, TfIdf
 from finetune.data_source import open_source
 from finetune.heads.sequence import TextExample
-from finetune.run import measure_floors
+from finetune.outcome import measure_floors
 from finetune.splits import Splits, read_splits
 from finetune.task import TEST, TRAIN, VALIDATION
 from finetune.tasks import find_task
@@ -19,7 +19,7 @@ from tests.finetune.layouts import MAKERS
 def test_both_baselines_come_with_every_task(superglue, name):
     task = find_task(name)()
     splits = read_splits(task, open_source(str(superglue), task.layout))
-    floors = measure_floors(task, splits)
+    floors = measure_floors(task, splits, splits.train)
     assert set(floors) == {"majority", "tfidf"}
     for scores in floors.values():
         assert set(task.metrics) <= set(scores[VALIDATION])
@@ -32,13 +32,13 @@ def labelled(*labels: int) -> list[TextExample]:
 def test_majority_is_that_of_the_training_set():
     task = find_task("TERRa")()
     splits = Splits({TRAIN: labelled(1, 1, 0), VALIDATION: labelled(0, 0, 0, 1)}, {})
-    assert measure_floors(task, splits)["majority"][VALIDATION] == {"accuracy": 0.25}
+    assert measure_floors(task, splits, splits.train)["majority"][VALIDATION] == {"accuracy": 0.25}
 
 
 def test_words_that_tell_the_classes_apart_are_learned():
     task = find_task("TERRa")()
     splits = Splits({TRAIN: labelled(*[0, 1] * 10), VALIDATION: labelled(0, 1, 1)}, {})
-    assert measure_floors(task, splits)["tfidf"][VALIDATION] == {"accuracy": 1.0}
+    assert measure_floors(task, splits, splits.train)["tfidf"][VALIDATION] == {"accuracy": 1.0}
 
 
 @pytest.mark.parametrize("texts", [("", ""), ("...", "!")])

@@ -8,7 +8,7 @@ import pytest
 from transformers import TrainerCallback
 
 from finetune import training
-from finetune.training import newest_checkpoint
+from finetune.checkpoints import newest_checkpoint
 
 WORDS = ("--set", "epochs=4", "--set", "max_length=32", "--set", "batch_size=4", "--set", "learning_rate=0.01",
          "--set", "dropout=0.1", "--set", "patience=4")  # fmt: skip

@@ -35,6 +35,7 @@ def test_perfect_and_reversed_predictions():
     assert matthews_correlation([0, 1, 1], [1, 0, 0]) == -1.0
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_scikit_learn_agrees(classes):
     rng = random.Random(classes)
