@@ -77,7 +77,7 @@ class SpanRepair:
             self.counts["not found"] += 1
             return 0, len(text)
         self.counts["spelled differently"] += 1
-        return _whole_words(text, alignment.dest_start, alignment.dest_end)
+        return _whole_words(text, *_letters_only(text, alignment.dest_start, alignment.dest_end))
 
     def notes(self) -> Counter[str]:
         """The counts, as a log tells them."""
@@ -90,15 +90,10 @@ class SpanRepair:
         return first, max(first, last)
 
     def _trimmed(self, text: str, start: int, end: int) -> Span:
-        first, last = start, end
-        while first < last and not text[first].isalnum():
-            first += 1
-        while last > first and not text[last - 1].isalnum():
-            last -= 1
-        # what lies beyond a full stop after an initial is the annotator's choice: only spaces are a defect
+        # punctuation at an end is the annotator's choice (an initial's full stop): only spaces count as a defect
         if text[start:end] != text[start:end].strip():
             self.counts["spaces inside"] += 1
-        return first, last
+        return _letters_only(text, start, end)
 
     def _nearest(self, text: str, place: int, word: str) -> Span | None:
         words = sorted(_WORD.finditer(text), key=lambda match: abs(match.start() - place))
@@ -108,6 +103,15 @@ class SpanRepair:
         alike = [(_similarity(match.group(), word), match.span()) for match in words]
         best = max(alike, key=lambda pair: pair[0], default=(0.0, (0, 0)))
         return best[1] if best[0] >= _LEAST_SIMILARITY else None
+
+
+def _letters_only(text: str, start: int, end: int) -> Span:
+    """The span without what is neither letter nor digit at its ends."""
+    while start < end and not text[start].isalnum():
+        start += 1
+    while end > start and not text[end - 1].isalnum():
+        end -= 1
+    return start, end
 
 
 def _whole_words(text: str, start: int, end: int) -> Span:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer
 
 from finetune.checkpoints import newest_checkpoint
@@ -47,6 +48,16 @@ class TrainingOutcome:
     train_loss: float | None
     seconds: float
     peak_memory_bytes: int
+
+
+class OrderedTrainer(Trainer):
+    """The Trainer, but for one thing: with batches of like length it also draws the *evaluation's* order at
+    random, and the metrics would be of predictions that belong to other examples."""
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        if self.args.world_size > 1:
+            return super()._get_eval_sampler(eval_dataset)
+        return SequentialSampler(eval_dataset)
 
 
 def train(trained: TrainedModel, stage: Stage, validation: Sequence[Any], seed: int) -> TrainingOutcome:
@@ -87,10 +98,10 @@ def _trainer(
     validation: Sequence[Any],
     seed: int,
     progress: ProgressReport,
-) -> Trainer:
+) -> OrderedTrainer:
     task, settings = trained.task, trained.settings
     features = trained.features(validation).by_length()
-    trainer = Trainer(
+    trainer = OrderedTrainer(
         model=trained.model,
         args=training_arguments(settings, Schedule(len(rows), stage.epochs, stage.checkpoints), task, seed),
         train_dataset=rows,  # type: ignore[arg-type]

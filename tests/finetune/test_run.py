@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.finetune.conftest import QUICK
-from tests.finetune.layouts import MAKERS
+from tests.finetune.layouts import MAKERS, write_jsonl
 
 
 @pytest.mark.parametrize("task", MAKERS)
@@ -91,3 +91,43 @@ def test_the_same_seed_gives_the_same_scores(finetune, models, superglue, tmp_pa
         == summaries[1]["seeds"][0]["stages"][0]["train_loss"]
     )
     assert summaries[0]["scores"] == summaries[1]["scores"]
+
+
+@pytest.mark.parametrize("task", ["TERRa", "MuSeRC"])
+def test_the_metric_that_chooses_is_the_metric_of_the_chosen_model(finetune, models, tmp_path, task):
+    # texts of many lengths, labels that go with them: any mix-up of the order shows
+    rows = [
+        {"premise": "да " * (1 + 7 * number % 23), "hypothesis": "нет", "idx": number}
+        | {"label": "entailment" if 7 * number % 23 > 11 else "not_entailment"}
+        for number in range(46)
+    ]
+    if task == "MuSeRC":
+        rows = [
+            {
+                "idx": row["idx"],
+                "passage": {
+                    "text": row["premise"],
+                    "questions": [
+                        {
+                            "idx": row["idx"],
+                            "question": "да?",
+                            "answers": [
+                                {"idx": 0, "text": "нет", "label": int(row["label"] == "entailment")}
+                            ],
+                        }
+                    ],
+                },
+            }
+            for row in rows
+        ]
+    for name in ("train", "val"):
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", rows)
+    answer = finetune(
+        "run", task, "--model", models["lean_albert"], "--data-dir", tmp_path / "data", "--output", tmp_path / "out",
+        "--seeds", 1, "--json", *QUICK, "--set", "epochs=4", "--set", "learning_rate=0.005",
+        "--set", "evaluation_batch_size=4",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    scores = answer.json["seeds"][0]["scores"]["validation"]
+    assert scores[answer.json["metric"]] == answer.json["seeds"][0]["stages"][0]["best_metric"]
+    assert scores[answer.json["metric"]] > 0.7

@@ -100,9 +100,10 @@ def test_a_phrase_elsewhere_is_counted(repair):
 
 
 def test_a_phrase_spelled_otherwise_is_found(repair):
-    text = "У Мюриэль в бальном зале портрет балерины."
+    text = "У Мюриэль в бальном зале портрет балерины. Вокруг толпу видно."
     assert word(repair.of_phrase(text, "бальный зал", None), text) == "бальном зале"
-    assert repair.counts == {"spelled differently": 1}
+    assert word(repair.of_phrase(text, "толпа", None), text) == "толпу"
+    assert repair.counts == {"spelled differently": 2}
 
 
 def test_counts_become_notes():
