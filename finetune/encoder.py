@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 import model as lean_albert
 from finetune.errors import BadInput
@@ -58,7 +58,7 @@ class Encoder:
     attention: str | None = None
     trust_remote_code: bool = False
 
-    def config(self) -> PreTrainedConfig:
+    def config(self) -> PretrainedConfig:
         """The model's configuration; `BadInput` if the name is no model's."""
         register_lean_albert()
         path = Path(self.name)
@@ -134,7 +134,7 @@ def register_lean_albert() -> None:
         auto.register(config, own, exist_ok=True)
 
 
-def longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+def longest_input(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
     """How many tokens the model takes: by its positions, and by what its tokenizer was saved with."""
     positions = getattr(config, "max_position_embeddings", None) or 512
     if config.model_type in _OFFSET_POSITIONS:
@@ -152,7 +152,7 @@ def check_vocabulary(name: str, encoder: nn.Module, tokenizer: PreTrainedTokeniz
         )
 
 
-def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, dropout)
