@@ -1,0 +1,1 @@
+"""Heads: one file for each shape of example."""
