@@ -23,6 +23,7 @@ from peer.reporting import Reporter
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
+from swarm.process_limits import yield_to_others
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
@@ -63,6 +64,7 @@ class TrainingLoop:
 
     def run(self, stop_after_steps: int | None = None) -> str:
         """Train and leave; returns in words why it ended."""
+        yield_to_others()
         reason = self._train(stop_after_steps)
         self.reporter.leaving(reason, self.accumulator.samples)
         self.departure.leave(self._make_step, self._take_over)
