@@ -149,8 +149,29 @@ class Observation:
     def goodput(self) -> float:
         return self.totals["contributed"] / max(1, self.totals["computed"])
 
-    def heldout_at(self, step: int) -> float | None:
-        return next((item["heldout_loss"] for item in self.checkpoints if item["step"] == step), None)
+    @property
+    def heldout_by_samples(self) -> list[tuple[int, float]]:
+        """(samples in all global steps so far, held-out loss) of every checkpoint."""
+        by_step = self._samples_by_step(0.0, math.inf)
+        return [
+            (sum(count for step, count in by_step.items() if step <= item["step"]), item["heldout_loss"])
+            for item in self.checkpoints
+        ]
+
+    @property
+    def samples_in_steps(self) -> int:
+        """Samples in the global steps made within the storm."""
+        return sum(self._samples_by_step(self.began, self.began + self.seconds).values())
+
+    def _samples_by_step(self, since: float, until: float) -> dict[int, int]:
+        """What went into each global step that was made in this time."""
+        by_step: dict[int, int] = {}
+        for peer in self.lines:
+            for step in self.steps(peer):
+                if since <= step["time"] < until:
+                    seen = by_step.get(step["global_step"], 0)
+                    by_step[step["global_step"]] = max(seen, step["swarm_samples"])
+        return by_step
 
     def report_json(self, command: str) -> str:
         """The storm as `coordinator simulate --compare` reads it."""
@@ -170,8 +191,8 @@ class Observation:
                     if self.began <= step["time"] < self.began + self.seconds
                 ],
                 "steps_committed": self.steps_committed,
-                "samples_computed": self.totals["computed"],
-                "samples_in_steps": self.totals["contributed"],
+                "samples_computed": round(self.samples_in_steps / self.goodput),
+                "samples_in_steps": self.samples_in_steps,
                 "rounds_partial": sum(peer["partial_rounds"] for peer in self.status["peers"]),
                 "rounds_failed": sum(peer["failed_rounds"] for peer in self.status["peers"]),
             },
@@ -281,14 +302,13 @@ def compare(storm: Observation, calm: Observation) -> tuple[list[str], list[str]
     available = storm.available / calm.available
     possible = calm.steps_committed * scale * available
     reached = storm.steps_committed / possible
-    step = max(item["step"] for item in storm.checkpoints if calm.heldout_at(item["step"]) is not None)
-    losses = storm.heldout_at(step), calm.heldout_at(step)
-    excess = losses[0] / losses[1] - 1
+    samples, ours, theirs = losses_at_equal_samples(storm, calm)
+    excess = ours / theirs - 1
     lines = [
         f"calm run: {calm.steps_committed} global steps in {calm.seconds:.0f} s, goodput {calm.goodput:.1%}",
         f"storm/calm: {storm.steps_committed / (calm.steps_committed * scale):.1%} of the calm run's steps with "
         f"{available:.1%} of its peers' time: {reached:.1%} of what was possible",
-        f"held-out loss at step {step}: {losses[0]:.4f} in the storm, {losses[1]:.4f} in the calm ({excess:+.2%})",
+        f"held-out loss after {samples} samples: {ours:.4f} in the storm, {theirs:.4f} in the calm ({excess:+.2%})",
     ]
     failures = []
     if reached < STEPS_OF_AVAILABLE:
@@ -296,6 +316,17 @@ def compare(storm: Observation, calm: Observation) -> tuple[list[str], list[str]
     if excess > LOSS_TOLERANCE:
         failures.append(f"the held-out loss is {excess:.2%} above the calm run's")
     return lines, failures
+
+
+def losses_at_equal_samples(storm: Observation, calm: Observation) -> tuple[int, float, float]:
+    """(samples, held-out loss of the storm, of the calm run interpolated between its checkpoints) at the last
+    checkpoint of the storm that the calm run has passed as well."""
+    curve = calm.heldout_by_samples
+    samples, loss = max(point for point in storm.heldout_by_samples if point[0] <= curve[-1][0])
+    before = max(point for point in curve if point[0] <= samples)
+    after = min(point for point in curve if point[0] >= samples)
+    share = (samples - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+    return samples, loss, before[1] + share * (after[1] - before[1])
 
 
 def _count_kinds(seen: Observation) -> list[str]:
