@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.scenarios.swarm_under_test import LOOPBACK, ROOT, SwarmUnderTest, kill_group
 
 
+@pytest.mark.heavy
 def test_a_second_coordinator_carries_the_run_when_the_first_ones_machine_is_lost(
     make_swarm, make_spec, tmp_path
 ):

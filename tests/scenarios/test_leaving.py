@@ -50,6 +50,7 @@ def test_samples_are_handed_over_when_the_step_does_not_come(start):
     assert accumulated(swarm, "second") >= handed["samples"]
 
 
+@pytest.mark.heavy
 def test_no_sample_is_lost_when_a_peer_leaves_amid_global_steps(start):
     swarm, (first, second) = start("first", "second")
     swarm.wait_for(lambda: len(swarm.steps("first")) >= 2, "two steps", alive=first)
@@ -74,6 +75,7 @@ def test_the_last_peer_leaves_its_state_with_the_coordinator(start):
     assert swarm.events("later", "synced")[0]["global_step"] == reached
 
 
+@pytest.mark.heavy
 def test_a_preemption_notice_is_obeyed_like_a_signal(start, tmp_path):
     notice = tmp_path / "notice"
     swarm, (peer,) = start("peer", options=("--preemption-notice", str(notice)))

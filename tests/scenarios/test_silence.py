@@ -20,6 +20,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
+@pytest.mark.heavy
 def test_a_frozen_peer_stops_nobody_and_reloads_before_it_takes_part_again(make_swarm, make_spec):
     swarm = make_swarm(make_spec())
     swarm.start_coordinator()
