@@ -18,18 +18,21 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from hivemind.p2p import P2PContext, P2PDaemonError, P2PHandlerError
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
-from hivemind.proto import runtime_pb2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peer.accumulator import Accumulator
 from peer.presence import Presence
 from swarm.codecs import compression_for
 from swarm.records import Branch
-from swarm.service import ServiceThread, add_collect_handler, call_collect_handler
+from swarm.service import (
+    NoAnswer,
+    NotReached,
+    ServiceThread,
+    add_collect_handler,
+    call_collect_handler,
+)
 from swarm.states import PeerState
-from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_messages
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,6 @@ WAITING_OFFERS = 4
 MAX_LOSS_SUM = 1e9
 # how long the heir's training loop may take until it looks at an offer: a micro-batch
 SETTLING_SECONDS = 60.0
-# what reading an answer raises if the heir dies in the middle of it
-BROKEN_STREAM = (OSError, EOFError, ValueError)
 
 
 class HandOverFailed(Exception):
@@ -112,9 +113,9 @@ class HandOverDesk:
         self._closed = True
         self.settle(_NOWHERE, step=-1, branch="")
 
-    async def _receive(self, messages: AsyncIterator[bytes], context: P2PContext) -> bytes:
+    async def _receive(self, messages: AsyncIterator[bytes], sender: str) -> bytes:
         try:
-            refusal = await self._take(messages, str(context.remote_id))
+            refusal = await self._take(messages, sender)
         except (UnfitTensors, ValidationError, ValueError) as error:
             refusal = f"malformed: {' '.join(str(error).split())[:200]}"
         except asyncio.TimeoutError:
@@ -127,7 +128,7 @@ class HandOverDesk:
             return reason
         collector = TensorCollector(self.shapes)
         async for message in messages:
-            collector.add(runtime_pb2.Tensor.FromString(message))
+            collector.add_message(message)
         waiting = _Waiting(offer, collector.finish())
         if self._closed:
             return "this peer is leaving, too"
@@ -173,20 +174,14 @@ def hand_over(
         loss_sum=accumulator.loss_sum,
     )
     codec = compression_for(presence.spec.averaging.gradient_compression)
-    messages = [part.SerializeToString() for part in pack_tensors(buffers, codec)]
+    messages = pack_messages(buffers, codec)
     for heir in presence.view.heirs(activity.step, activity.branch, exclude=presence.peer_id):
         try:
             answer = service.run(_send(service, heir, offer, messages), timeout=seconds)
-        except ControlFailure as error:  # no connection: it is gone already, and has received nothing
+        except NotReached as error:  # it is gone already
             logger.warning("%s does not take over our samples: %s", heir, error)
             continue
-        except (
-            P2PDaemonError,
-            P2PHandlerError,
-            FutureTimeout,
-            asyncio.TimeoutError,
-            *BROKEN_STREAM,
-        ) as error:
+        except (NoAnswer, FutureTimeout, asyncio.TimeoutError, ValidationError) as error:
             # it may have been added all the same: offered to another one it could count twice
             raise HandOverFailed(f"no answer from {heir} ({str(error) or type(error).__name__})") from None
         if not answer.refused:

@@ -13,12 +13,25 @@ from typing import Any, TypeVar
 
 import hivemind
 from google.protobuf.wrappers_pb2 import BytesValue
-from hivemind.p2p import P2P, P2PContext, PeerID
+from hivemind.p2p import P2P, P2PContext, P2PDaemonError, P2PHandlerError, PeerID
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 
 Result = TypeVar("Result")
+# what reading an answer raises if the other side dies in the middle of it
+BROKEN_STREAM = (OSError, EOFError, ValueError)
+
 UnaryHandler = Callable[[bytes, P2PContext], Awaitable[bytes]]
 StreamHandler = Callable[[bytes, P2PContext], AsyncIterator[bytes]]
-CollectHandler = Callable[[AsyncIterator[bytes], P2PContext], Awaitable[bytes]]
+# (messages, peer id of who really sent them)
+CollectHandler = Callable[[AsyncIterator[bytes], str], Awaitable[bytes]]
+
+
+class NotReached(Exception):
+    """There was no connection to a peer, so it has received nothing."""
+
+
+class NoAnswer(Exception):
+    """A peer may have received what was sent, but did not answer."""
 
 
 class ServiceThread:
@@ -69,19 +82,24 @@ async def add_collect_handler(p2p: P2P, name: str, handler: CollectHandler) -> N
     """Serve `name`: a stream of messages in, one message out."""
 
     async def handle(requests: AsyncIterator[BytesValue], context: P2PContext) -> BytesValue:
-        return BytesValue(value=await handler(_values(requests), context))
+        return BytesValue(value=await handler(_values(requests), str(context.remote_id)))
 
     await p2p.add_protobuf_handler(name, handle, BytesValue, stream_input=True)
 
 
 async def call_collect_handler(p2p: P2P, peer_id: str, name: str, messages: Iterable[bytes]) -> bytes:
-    """Send a stream of messages to `name` of a peer; its answer."""
+    """Send a stream of messages to `name` of a peer; its answer. Raises `NotReached` or `NoAnswer`."""
 
     async def wrapped() -> AsyncIterator[BytesValue]:
         for message in messages:
             yield BytesValue(value=message)
 
-    answer = await p2p.call_protobuf_handler(PeerID.from_base58(peer_id), name, wrapped(), BytesValue)
+    try:
+        answer = await p2p.call_protobuf_handler(PeerID.from_base58(peer_id), name, wrapped(), BytesValue)
+    except ControlFailure as error:
+        raise NotReached(str(error)) from None
+    except (P2PDaemonError, P2PHandlerError, *BROKEN_STREAM) as error:
+        raise NoAnswer(str(error) or type(error).__name__) from None
     return answer.value
 
 

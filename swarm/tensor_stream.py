@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from google.protobuf.message import DecodeError
 from hivemind.compression import CompressionBase, CompressionInfo, deserialize_torch_tensor
+from hivemind.proto import runtime_pb2
 from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
 
 OVERHEAD_BYTES = 2**20
@@ -24,6 +26,11 @@ def pack_tensors(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> Ite
     for index, tensor in enumerate(tensors):
         info = CompressionInfo.from_tensor(tensor, key=index)
         yield from split_for_streaming(codec.compress(tensor, info, allow_inplace=False))
+
+
+def pack_messages(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> list[bytes]:
+    """The same, as bytes for one of our own remote calls."""
+    return [part.SerializeToString() for part in pack_tensors(tensors, codec)]
 
 
 class TensorCollector:
@@ -54,6 +61,13 @@ class TensorCollector:
         if part.dtype and self._parts:  # only the first part of a tensor carries its type
             self._complete_tensor()
         self._parts.append(part)
+
+    def add_message(self, message: bytes) -> None:
+        """Take the next message of `pack_messages`."""
+        try:
+            self.add(runtime_pb2.Tensor.FromString(message))
+        except DecodeError:
+            raise UnfitTensors("a message is not a part of a tensor") from None
 
     def finish(self) -> list[torch.Tensor]:
         """All tensors; raises `UnfitTensors` if some are missing."""
