@@ -111,6 +111,22 @@ def model_rows(encodings: Any, tokenizer: PreTrainedTokenizerFast) -> Rows:
     return [{name: encodings[name][i] for name in names} for i in range(len(encodings["input_ids"]))]
 
 
+def encode_pairs(
+    pairs: Sequence[tuple[str, str | None]], tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> Any:
+    """Batch encoding of texts, or of pairs of texts where the first pair has a second one."""
+    firsts = [first for first, _second in pairs]
+    seconds = [second or "" for _first, second in pairs] if pairs and pairs[0][1] is not None else None
+    return tokenizer(firsts, seconds, truncation="longest_first", max_length=max_length)
+
+
+def class_labels(rows: Rows) -> dict[str, torch.Tensor]:
+    """The batch's `labels` [B], if every row has one."""
+    if not all("labels" in row for row in rows):
+        return {}
+    return {"labels": torch.tensor([row["labels"] for row in rows])}
+
+
 def count_truncated(encodings: Any) -> Counter[str]:
     """How many texts did not fit; nothing at all where all did."""
     cut = sum(bool(encoding.overflowing) for encoding in encodings.encodings)

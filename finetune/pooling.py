@@ -1,8 +1,20 @@
-"""Means of token vectors over spans."""
+"""Token vectors of an encoder, and their means over spans."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
+
+
+def hidden_states(
+    encoder: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    token_type_ids: torch.Tensor | None,
+) -> torch.Tensor:
+    """Last hidden states [B, L, D]; token types only for encoders that take them."""
+    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+    return encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
 
 
 def mean_of_spans(hidden_BLD: torch.Tensor, spans_BS2: torch.Tensor) -> torch.Tensor:

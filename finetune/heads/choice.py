@@ -13,7 +13,18 @@ from torch import nn
 from transformers import AutoModelForMultipleChoice, PreTrainedTokenizerFast
 
 from finetune.encoder import Encoder
-from finetune.head import Collate, Features, Head, Item, Rows, count_truncated, model_rows, padded
+from finetune.head import (
+    Collate,
+    Features,
+    Head,
+    Item,
+    Rows,
+    class_labels,
+    count_truncated,
+    encode_pairs,
+    model_rows,
+    padded,
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +48,7 @@ class ChoiceHead(Head[ChoiceExample]):
         self, examples: Sequence[ChoiceExample], tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> Features:
         pairs = [pair for example in examples for pair in example.pairs]
-        firsts, seconds = ([pair[i] for pair in pairs] for i in (0, 1))
-        encodings = tokenizer(firsts, seconds, truncation="longest_first", max_length=max_length)
+        encodings = encode_pairs(pairs, tokenizer, max_length)
         flat = iter(model_rows(encodings, tokenizer))
         rows: Rows = []
         for example in examples:
@@ -52,9 +62,7 @@ class ChoiceHead(Head[ChoiceExample]):
         def collate(rows: Rows) -> dict[str, torch.Tensor]:
             flat = padded([choice for row in rows for choice in row["choices"]], tokenizer)
             batch = {name: value.view(len(rows), -1, value.shape[-1]) for name, value in flat.items()}
-            if all("labels" in row for row in rows):
-                batch["labels"] = torch.tensor([row["labels"] for row in rows])
-            return batch
+            return batch | class_labels(rows)
 
         return collate
 

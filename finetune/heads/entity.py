@@ -21,7 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from finetune.encoder import Encoder
 from finetune.head import Collate, Features, Head, Item, Rows, logits_of, model_rows, padded
-from finetune.pooling import mean_of_spans
+from finetune.pooling import hidden_states, mean_of_spans
 from finetune.token_spans import TokenRange, is_whole, tokens_of_span
 
 _QUERY, _PASSAGE = 0, 1
@@ -78,10 +78,7 @@ class MentionScorer(nn.Module):
         labels: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Token ranges `mentions` [B, S, 2] (empty: padding) and `placeholder` [B, 1, 2]; logits [B, S]."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden_BLD = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, **types
-        ).last_hidden_state
+        hidden_BLD = hidden_states(self.encoder, input_ids, attention_mask, token_type_ids)
         mention_BSD = mean_of_spans(hidden_BLD, mentions)
         place_BSD = mean_of_spans(hidden_BLD, placeholder).expand_as(mention_BSD)
         logits = self.score(torch.cat((mention_BSD, place_BSD, mention_BSD * place_BSD), -1)).squeeze(-1)

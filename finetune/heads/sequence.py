@@ -12,7 +12,18 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from finetune.encoder import Encoder
-from finetune.head import Collate, Features, Head, Item, Rows, count_truncated, model_rows, padded
+from finetune.head import (
+    Collate,
+    Features,
+    Head,
+    Item,
+    Rows,
+    class_labels,
+    count_truncated,
+    encode_pairs,
+    model_rows,
+    padded,
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,8 @@ class SequenceHead(Head[TextExample]):
     def features(
         self, examples: Sequence[TextExample], tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> Features:
-        firsts = [example.first for example in examples]
-        seconds = None
-        if examples and examples[0].second is not None:
-            seconds = [example.second or "" for example in examples]
-        encodings = tokenizer(firsts, seconds, truncation="longest_first", max_length=max_length)
+        pairs = [(example.first, example.second) for example in examples]
+        encodings = encode_pairs(pairs, tokenizer, max_length)
         rows = model_rows(encodings, tokenizer)
         for row, example in zip(rows, examples, strict=True):
             if example.label is not None:
@@ -48,10 +56,7 @@ class SequenceHead(Head[TextExample]):
 
     def collate(self, tokenizer: PreTrainedTokenizerFast) -> Collate:
         def collate(rows: Rows) -> dict[str, torch.Tensor]:
-            batch = padded(rows, tokenizer)
-            if all("labels" in row for row in rows):
-                batch["labels"] = torch.tensor([row["labels"] for row in rows])
-            return batch
+            return padded(rows, tokenizer) | class_labels(rows)
 
         return collate
 

@@ -19,8 +19,18 @@ from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from finetune.encoder import Encoder
-from finetune.head import Collate, Features, Head, Item, Rows, model_rows, padded
-from finetune.pooling import mean_of_spans
+from finetune.head import (
+    Collate,
+    Features,
+    Head,
+    Item,
+    Rows,
+    class_labels,
+    encode_pairs,
+    model_rows,
+    padded,
+)
+from finetune.pooling import hidden_states, mean_of_spans
 from finetune.token_spans import TokenRange, tokens_of_span
 
 FIRST_TOKEN: TokenRange = (0, 1)
@@ -65,10 +75,7 @@ class SpanPairClassifier(nn.Module):
         labels: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """`spans` [B, 2, 2]: half-open token ranges of both spans; logits [B, labels]."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden_BLD = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, **types
-        ).last_hidden_state
+        hidden_BLD = hidden_states(self.encoder, input_ids, attention_mask, token_type_ids)
         one_BD, two_BD = mean_of_spans(hidden_BLD, spans).unbind(1)
         joined = (hidden_BLD[:, 0], one_BD, two_BD, one_BD * two_BD, (one_BD - two_BD).abs())
         logits = self.classifier(self.dropout(torch.cat(joined, dim=-1)))
@@ -85,11 +92,8 @@ class SpanPairHead(Head[SpanPairExample]):
     def features(
         self, examples: Sequence[SpanPairExample], tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> Features:
-        firsts = [example.first for example in examples]
-        seconds = None
-        if examples and examples[0].second is not None:
-            seconds = [example.second or "" for example in examples]
-        encodings = tokenizer(firsts, seconds, truncation="longest_first", max_length=max_length)
+        pairs = [(example.first, example.second) for example in examples]
+        encodings = encode_pairs(pairs, tokenizer, max_length)
         rows, notes = model_rows(encodings, tokenizer), Counter[str]()
         for row, example, encoding in zip(rows, examples, encodings.encodings, strict=True):
             found = [tokens_of_span(encoding, *span) for span in example.spans]
@@ -104,9 +108,7 @@ class SpanPairHead(Head[SpanPairExample]):
         def collate(rows: Rows) -> dict[str, torch.Tensor]:
             batch = padded(rows, tokenizer)
             batch["spans"] = torch.tensor([row["spans"] for row in rows])
-            if all("labels" in row for row in rows):
-                batch["labels"] = torch.tensor([row["labels"] for row in rows])
-            return batch
+            return batch | class_labels(rows)
 
         return collate
 

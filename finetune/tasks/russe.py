@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from finetune.data_source import DataSource
-from finetune.heads.span_pair import SpanPairExample, SpanPairHead
+from finetune.heads.span_pair import SpanPairExample
 from finetune.labels import LABEL_WORDS
 from finetune.rows import Row
-from finetune.span_repair import SpanRepair
+from finetune.span_task import SpanPairTask
 from finetune.superglue import superglue_layout
-from finetune.task import LabelledTask, TaskOptions
 
 
-class RUSSE(LabelledTask[SpanPairExample]):
+class RUSSE(SpanPairTask):
     """The word's two occurrences are pooled and compared; their spans are repaired first. Accuracy."""
 
     layout = superglue_layout("RUSSE")
     words = LABEL_WORDS["RUSSE"]
-    head = SpanPairHead()
-
-    def __init__(self, options: TaskOptions | None = None) -> None:
-        super().__init__(options)
-        self._repair = SpanRepair()
-
-    def read(self, source: DataSource, split: str) -> list[SpanPairExample]:
-        examples = super().read(source, split)
-        self.notes = self._repair.notes()
-        return examples
 
     def examples(self, row: Row) -> list[SpanPairExample]:
         word, label = row.text("word"), row.class_of("label", self.words)

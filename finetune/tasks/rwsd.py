@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import re
 
-from finetune.data_source import DataSource
-from finetune.heads.span_pair import SpanPairExample, SpanPairHead
+from finetune.heads.span_pair import SpanPairExample
 from finetune.labels import LABEL_WORDS
 from finetune.rows import Row
-from finetune.span_repair import SpanRepair
+from finetune.span_task import SpanPairTask
 from finetune.superglue import superglue_layout
-from finetune.task import LabelledTask, TaskOptions
 
 _CHUNK = re.compile(r"\S+")
 
 
-class RWSD(LabelledTask[SpanPairExample]):
+class RWSD(SpanPairTask):
     """The two phrases are pooled and compared. Accuracy.
 
     Places are numbers of words split at spaces; where the text at that number is not the phrase, the
@@ -27,16 +25,6 @@ class RWSD(LabelledTask[SpanPairExample]):
 
     layout = superglue_layout("RWSD")
     words = LABEL_WORDS["RWSD"]
-    head = SpanPairHead()
-
-    def __init__(self, options: TaskOptions | None = None) -> None:
-        super().__init__(options)
-        self._repair = SpanRepair()
-
-    def read(self, source: DataSource, split: str) -> list[SpanPairExample]:
-        examples = super().read(source, split)
-        self.notes = self._repair.notes()
-        return examples
 
     def examples(self, row: Row) -> list[SpanPairExample]:
         text = row.text("text")
