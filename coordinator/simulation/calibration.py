@@ -1,4 +1,4 @@
-"""The file of measured times that a simulation is calibrated with, and reading such times off real peers' lines.
+"""The file of measured times that a simulation is calibrated with.
 
     {"machine": "2 cores, shared with other work", "command": "python -m benchmarks.round_times …",
      "cores": 2, "shared_machine": true,
@@ -16,15 +16,12 @@ All durations in seconds. A file that does not fit is `BadInput`; lists may be e
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator.simulation.storm_report import StepSeconds
-from swarm.errors import BadInput
+from coordinator.simulation.json_files import read_json
 
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -102,54 +99,6 @@ class Calibration(_Measured):
 def load_calibration(path: Path | None = None) -> Calibration:
     """Read a calibration file, by default the one measured for this version; raises `BadInput`."""
     path = path or DEFAULT_FILE
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(
-            f"calibration {path} does not exist: `python -m benchmarks.round_times --output {path}` makes one"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"calibration {path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        details = "; ".join(
-            f"`{'.'.join(map(str, detail['loc'])) or 'file'}`: {detail['msg']}"
-            for detail in error.errors()[:3]
-        )
-        raise BadInput(f"calibration {path}: {details}") from None
-
-
-def from_step_lines(lines: Iterable[str], *, wire_bytes: float) -> list[MeasuredRound]:
-    """Rounds out of the `step` lines that peers print with `--json`; other lines are passed over.
-
-    Lines of the same global step are one round. A peer that came early waits in matchmaking for the others, so the
-    shortest matchmaking is the one that measures the handshake; the exchange ends for all together, so its longest
-    time is the round's.
-
-    :param wire_bytes: of everything one peer sends once per step, see `sizes.transfer_sizes`
-    """
-    by_step: dict[int, list[tuple[int, StepSeconds]]] = {}
-    for line in lines:
-        if (parsed := _step_of(line)) is not None:
-            step, group, seconds = parsed
-            by_step.setdefault(step, []).append((group, seconds))
-    return [
-        MeasuredRound(
-            kind="gradients",
-            group_size=max(group for group, _seconds in members),
-            bytes=wire_bytes,
-            seconds_matchmaking=min(seconds.matchmaking for _group, seconds in members),
-            seconds_allreduce=max(seconds.allreduce for _group, seconds in members),
-        )
-        for members in by_step.values()
-        if max(group for group, _seconds in members) >= 2
-    ]
-
-
-def _step_of(line: str) -> tuple[int, int, StepSeconds] | None:
-    try:
-        event = json.loads(line)
-        if event["event"] != "step":
-            return None
-        return int(event["global_step"]), int(event["group"]), StepSeconds.model_validate(event["seconds"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    return read_json(
+        Calibration, path, what="calibration", maker=f"python -m benchmarks.round_times --output {path}"
+    )

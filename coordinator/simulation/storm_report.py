@@ -10,9 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from swarm.errors import BadInput
+from coordinator.simulation.json_files import read_json
 from swarm.spec import RunSpec
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -133,16 +133,4 @@ class StormReport(_Record):
 
 def load_storm_report(path: Path) -> StormReport:
     """Read a storm's JSON; raises `BadInput` naming the first keys that do not fit."""
-    try:
-        return StormReport.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(
-            f"storm report {path} does not exist: `python -m tests.scenarios.storm` writes one"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"storm report {path} cannot be read: {error}") from None
-    except ValidationError as error:
-        details = "; ".join(
-            f"`{'.'.join(map(str, detail['loc']))}`: {detail['msg']}" for detail in error.errors()[:3]
-        )
-        raise BadInput(f"storm report {path}: {details}") from None
+    return read_json(StormReport, path, what="storm report", maker="python -m tests.scenarios.storm")

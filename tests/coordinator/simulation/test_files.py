@@ -13,7 +13,6 @@ from typer.main import get_command
 from coordinator.simulation.calibration import (
     Calibration,
     MeasuredRound,
-    from_step_lines,
     load_calibration,
 )
 from coordinator.simulation.charts import Line, line_chart
@@ -90,26 +89,6 @@ def test_the_model_s_waits_are_those_of_real_rounds_with_somebody_missing():
         }[one.kind]
         assert one.seconds < expected + 1.0
         assert one.seconds > expected or one.kind == "killed"
-
-
-def test_rounds_are_read_off_the_lines_that_peers_print():
-    lines = [
-        '{"event": "joined", "run_id": "demo"}',
-        step_line(7, group=2, matchmaking=0.5, allreduce=0.2),
-        step_line(7, group=2, matchmaking=0.1, allreduce=0.3),
-        step_line(8, group=1, matchmaking=0.0, allreduce=0.0),
-        '{"event": "step", "global_step": 9, "group": 2, "seconds": 1.0}',
-        "not JSON",
-    ]
-    (only,) = from_step_lines(lines, wire_bytes=1e6)
-    assert (only.group_size, only.seconds_matchmaking, only.seconds_allreduce) == (2, 0.1, 0.3)
-
-
-def step_line(step: int, group: int, matchmaking: float, allreduce: float) -> str:
-    seconds = {"compute": 1.0, "matchmaking": matchmaking, "allreduce": allreduce, "total": 2.0}
-    return json.dumps(
-        {"event": "step", "global_step": step, "samples": 1, "group": group, "seconds": seconds}
-    )
 
 
 def test_sizes_follow_the_codecs():
