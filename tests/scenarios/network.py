@@ -90,6 +90,7 @@ class Network:
         ends = [f"{self._bridge(side)}x" for side in (0, 1)]
         _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
         for side, end in enumerate(ends):
+            _ip("link", "set", end, "alias", f"{PREFIX}-{os.getpid()}")
             _ip("link", "set", end, "master", self._bridge(side))
             _ip("link", "set", end, "up")
         for host in range(self.hosts):
