@@ -51,18 +51,15 @@ def adopt_checkpoint(
     say(f"adopted {found.path} at step {found.step}")
 
 
-def tokenizer_of_checkpoint(directory: RunDirectory, spec: RunSpec) -> Path | None:
-    """A folder with the tokenizer of the newest intact checkpoint of a run directory; None if it has none."""
+def copy_tokenizer_of_checkpoint(directory: RunDirectory, spec: RunSpec, target: Path) -> Path | None:
+    """Copy the tokenizer of a run directory's newest intact checkpoint to `target`; None if it has no checkpoint."""
     store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
     newest = store.newest_intact()
     if newest is None:
         return None
-    folder = directory.path / f"{STAGING}-tokenizer"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     for file in newest.path.glob(TOKENIZER_FILES):
-        shutil.copy(file, folder)
-    return folder
+        shutil.copy(file, target)
+    return target
 
 
 def find_checkpoint(source: Path, spec: RunSpec) -> Checkpoint:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from types import FrameType
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from coordinator.adoption import adopt_checkpoint, tokenizer_of_checkpoint
+from coordinator.adoption import adopt_checkpoint, copy_tokenizer_of_checkpoint
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoints import Checkpoint, CheckpointStore
 from coordinator.dashboard import DashboardServer, create_app
@@ -37,7 +38,7 @@ from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
 from swarm.averager import SwarmAverager
-from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
+from swarm.bundle import HELDOUT_NAME, MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError
 from swarm.identity import Identity
@@ -136,11 +137,20 @@ def _open_run(
     if (commission := _commission(options, directory, contacts, spec, identity)) is not None:
         bundle = BundleCache(directory.cache_path).lay_out(commission.manifest)
         return _Run(spec, commission.manifest, bundle, identity, commission.warrant, contacts)
-    bundle = directory.bundle_path
-    # weights fit only the tokenizer that they were trained with
-    tokenizer = tokenizer_of_checkpoint(directory, spec)
-    signed = prepare_bundle(bundle, spec, options.spec_path.parent, identity, say, tokenizer)
-    return _Run(spec, signed, bundle, identity, "", contacts)
+    signed = _bundle_of_our_own(options, directory, spec, identity, say)
+    return _Run(spec, signed, directory.bundle_path, identity, "", contacts)
+
+
+def _bundle_of_our_own(
+    options: CoordinatorOptions, directory: RunDirectory, spec: RunSpec, identity: Identity, say: Say
+) -> SignedManifest:
+    bundle, base = directory.bundle_path, options.spec_path.parent
+    if (bundle / MANIFEST_NAME).is_file():
+        return prepare_bundle(bundle, spec, base, identity, say)
+    with tempfile.TemporaryDirectory() as scratch:
+        # weights fit only the tokenizer that they were trained with
+        tokenizer = copy_tokenizer_of_checkpoint(directory, spec, Path(scratch))
+        return prepare_bundle(bundle, spec, base, identity, say, tokenizer)
 
 
 def _commission(

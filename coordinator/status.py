@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from swarm.trouble import describe_trouble
+
 PeerState = Literal["joining", "syncing", "training", "averaging", "leaving", "stalled", "lost"]
 RunState = Literal["waiting", "training", "stalled", "finished"]
 
@@ -54,12 +56,7 @@ class PeerStatus(BaseModel):
     @property
     def trouble(self) -> str:
         """What went wrong since it last joined, counted by reason; empty if nothing did."""
-        counted = {
-            "partial rounds": self.partial_rounds,
-            "failed rounds": self.failed_rounds,
-            **{f"reloads ({reason})": count for reason, count in self.reloads.items()},
-        }
-        return ", ".join(f"{count} {what}" for what, count in counted.items() if count)
+        return describe_trouble(self.partial_rounds, self.failed_rounds, self.reloads)
 
 
 class CheckpointStatus(BaseModel):

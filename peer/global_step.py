@@ -22,6 +22,7 @@ from swarm.averager import SwarmAverager
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
+from swarm.trouble import describe_trouble
 
 logger = logging.getLogger(__name__)
 
@@ -132,16 +133,8 @@ class GlobalStep:
             group=result.group_size,
             received=result.received_fraction,
             seconds=self._divide_time(started),
-            trouble=self._describe_trouble(),
+            trouble=describe_trouble(self.rounds_partial, self.rounds_failed, self.presence.activity.reloads),
         )
-
-    def _describe_trouble(self) -> str:
-        counted = {
-            "partial rounds": self.rounds_partial,
-            "failed rounds": self.rounds_failed,
-            **{f"reloads ({reason})": count for reason, count in self.presence.activity.reloads.items()},
-        }
-        return ", ".join(f"{count} {what}" for what, count in counted.items() if count)
 
     def _divide_time(self, started: float) -> StepSeconds:
         end = time.monotonic()

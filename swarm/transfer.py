@@ -26,6 +26,7 @@ MANIFEST_HANDLER = "artel.bundle.manifest"
 FILE_HANDLER = "artel.bundle.file"
 CHUNK_BYTES = 2**18
 SILENCE_SECONDS = 30.0
+MAX_BROKEN_STREAMS = 3  # in a row, without a byte: a single stream breaks now and then on a busy machine
 
 Progress = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
 
@@ -168,23 +169,39 @@ async def _fetch_file(
     if received > file.size:
         partial.unlink()
         received = 0
-    request = BytesValue(value=json.dumps({"sha256": file.sha256, "offset": received}).encode())
-    with partial.open("ab") as output:
-        if received < file.size:
-            stream = await p2p.iterate_protobuf_handler(
-                PeerID.from_base58(address.peer_id), FILE_HANDLER, request, BytesValue
+    partial.touch()
+    broken_off = 0
+    while received < file.size:
+        before, received = received, await _fetch_rest(p2p, address, file, partial, received, progress)
+        broken_off = broken_off + 1 if received == before else 0
+        if broken_off == MAX_BROKEN_STREAMS:
+            raise ConnectionError(
+                f"the connection ended after {received} of {file.size} bytes of {file.name}"
             )
-            async for chunk in _until_silent(stream):
-                if received + len(chunk) > file.size:
-                    raise OperationFailed(
-                        f"{address.text} sends more of {file.name} than was signed: join elsewhere"
-                    )
-                output.write(chunk)
-                received += len(chunk)
-                progress(file.name, received, file.size)
-    if received < file.size:
-        raise ConnectionError(f"the connection ended after {received} of {file.size} bytes of {file.name}")
     cache.accept(file)
+
+
+async def _fetch_rest(
+    p2p: P2P, address: Address, file: BundleFile, partial: Path, received: int, progress: Progress
+) -> int:
+    """Append what one stream brings of the file, and say how long the file is now.
+
+    A stream that breaks looks like one that ends: only the length tells.
+    """
+    request = BytesValue(value=json.dumps({"sha256": file.sha256, "offset": received}).encode())
+    stream = await p2p.iterate_protobuf_handler(
+        PeerID.from_base58(address.peer_id), FILE_HANDLER, request, BytesValue
+    )
+    with partial.open("ab") as output:
+        async for chunk in _until_silent(stream):
+            if received + len(chunk) > file.size:
+                raise OperationFailed(
+                    f"{address.text} sends more of {file.name} than was signed: join elsewhere"
+                )
+            output.write(chunk)
+            received += len(chunk)
+            progress(file.name, received, file.size)
+    return received
 
 
 async def _until_silent(stream: AsyncIterator[BytesValue]) -> AsyncIterator[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +13,11 @@ import pytest
 from swarm.addresses import Address, parse_address
 from swarm.bundle import BundleCache, SignedManifest, file_digest, pack_bundle
 from swarm.dht import open_dht
-from swarm.errors import BadInput
+from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
-from swarm.service import ServiceThread
+from swarm.service import ServiceThread, add_stream_handler, add_unary_handler
 from swarm.spec import RunSpec
-from swarm.transfer import BundleServer, fetch_bundle
+from swarm.transfer import FILE_HANDLER, MANIFEST_HANDLER, BundleServer, fetch_bundle
 
 LARGE = 3 * 2**20
 
@@ -67,6 +69,52 @@ def test_an_interrupted_file_goes_on_where_it_stopped(served, tmp_path):
     _, folder = fetch_bundle([served.address], cache, progress=lambda *what: arrivals.append(what))
     assert file_digest(folder / shard.name) == shard.sha256
     assert [done for name, done, _size in arrivals if name == shard.name] == [LARGE]
+
+
+@contextmanager
+def breaking_off(served: Served, folder: Path, sends: Callable[[int], int]) -> Iterator[Address]:
+    """A server whose every stream ends after the first bytes: `sends` tells how many, by the stream's number."""
+    contents = {
+        file.sha256: (served.directory / file.name).read_bytes() for file in served.signed.open().files
+    }
+    streams = 0
+
+    async def send_manifest(_request: bytes, _context: object) -> bytes:
+        return served.signed.model_dump_json().encode()
+
+    async def send_file(request: bytes, _context: object) -> AsyncIterator[bytes]:
+        nonlocal streams
+        streams += 1
+        wanted = json.loads(request)
+        if count := sends(streams):
+            yield contents[wanted["sha256"]][wanted["offset"] :][:count]
+
+    Identity.load_or_create(folder / "identity.key")
+    dht = open_dht(identity_path=folder / "identity.key")
+    service = ServiceThread(dht)
+    try:
+        service.run(add_unary_handler(service.p2p, MANIFEST_HANDLER, send_manifest), timeout=10)
+        service.run(add_stream_handler(service.p2p, FILE_HANDLER, send_file), timeout=10)
+        yield parse_address(str(dht.get_visible_maddrs()[0]))
+    finally:
+        service.stop()
+        dht.shutdown()
+
+
+def test_streams_that_break_off_are_opened_again(served, tmp_path):
+    with breaking_off(served, tmp_path, lambda stream: stream % 3 * LARGE // 4) as address:
+        _, folder = fetch_bundle(
+            [address], BundleCache(tmp_path / "cache"), fingerprint=served.signed.fingerprint
+        )
+    assert (folder / "shards" / "00000.bin").read_bytes() == bytes(range(256)) * (LARGE // 256)
+
+
+def test_a_server_that_never_sends_a_byte_is_given_up(served, tmp_path):
+    with (
+        breaking_off(served, tmp_path, lambda _stream: 0) as address,
+        pytest.raises(OperationFailed, match="the connection ended after 0 of"),
+    ):
+        fetch_bundle([address], BundleCache(tmp_path / "cache"), fingerprint=served.signed.fingerprint)
 
 
 def test_the_fingerprint_decides_when_it_is_given(served, tmp_path):
