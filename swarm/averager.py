@@ -16,6 +16,7 @@ the main thread, before other threads; it dies with its parent. One round at a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -27,15 +28,15 @@ from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises stream
 import hivemind
 import torch
 from hivemind.averaging import DecentralizedAverager
-from hivemind.averaging.allreduce import AllReduceRunner
 from hivemind.averaging.group_info import GroupInfo
 from hivemind.averaging.key_manager import GroupKeyManager
 from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
 from hivemind.utils import MPFuture
-from hivemind.utils.asyncio import aiter_with_timeout
+from hivemind.utils.asyncio import achain, aiter_with_timeout, anext, as_aiter, azip
 
+from swarm.allreduce import SteadfastAllReduce
 from swarm.codecs import compression_for
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
@@ -195,8 +196,18 @@ class SwarmAverager(DecentralizedAverager):
         group_id: bytes | None = None,
         **kwargs: Any,
     ) -> None:
-        await super()._run_allreduce_inplace_(tensors, group_info, group_id, **kwargs)
-        runner: AllReduceRunner = self._running_groups[group_id or group_info.group_id].result()
+        runner = SteadfastAllReduce(
+            p2p=self._p2p,
+            servicer_type=type(self),
+            prefix=self.prefix,
+            tensors=tensors,
+            group_id=group_id or group_info.group_id,
+            ordered_peer_ids=group_info.peer_ids,
+            **kwargs,
+        )
+        self._running_groups[runner.group_id].set_result(runner)
+        async for tensor, update in azip(as_aiter(*tensors), runner):
+            tensor.add_(update, alpha=self._averaging_alpha)
         container, reducer = runner.tensor_part_container, runner.tensor_part_reducer
         expected = reducer.num_parts * reducer.num_senders
         self._received = (
@@ -210,6 +221,24 @@ class SwarmAverager(DecentralizedAverager):
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
         round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
         return (gathered, round_id, *self._received, time.monotonic() - started)
+
+    async def rpc_aggregate_part(
+        self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.AveragingData]:
+        """Take a group member's part and send back the average; refuse soon if we are not in that group.
+
+        hivemind would let a member that believes we are in its group wait until our next round.
+        """
+        request = await asyncio.wait_for(anext(stream), self._spec.next_chunk_timeout)
+        if request.group_id not in self._running_groups:
+            # the leader's word that the group is there may come later than the first member's part
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._pending_groups_registered.wait(), self._spec.next_chunk_timeout)
+        if request.group_id not in self._running_groups:
+            yield averaging_pb2.AveragingData(code=averaging_pb2.BAD_GROUP_ID)
+            return
+        async for message in super().rpc_aggregate_part(achain(as_aiter(request), stream), context):
+            yield message
 
     async def _declare_for_download_periodically(self) -> None:
         """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""
