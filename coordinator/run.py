@@ -42,6 +42,7 @@ from swarm.bundle import HELDOUT_NAME, MANIFEST_NAME, TOKENIZER_FOLDER, BundleCa
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError
 from swarm.identity import Identity
+from swarm.introductions import usable_addresses
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
@@ -345,9 +346,7 @@ def join_line(dht: TiedDHT, signed: SignedManifest, contacts: Sequence[Address])
 
     :param contacts: other participants through which the run can be joined as well
     """
-    addresses = [str(address) for address in dht.get_visible_maddrs(latest=True)]
-    public = [address for address in addresses if "/127.0.0.1/" not in address and "/::1/" not in address]
-    words = [*(public or addresses), *(contact.text for contact in contacts)]
+    words = [*usable_addresses(dht), *(contact.text for contact in contacts)]
     return f"peer join --initial-peers {' '.join(words)} --run {signed.fingerprint}"
 
 

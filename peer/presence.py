@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from swarm.clock import SwarmView, make_view
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
+from swarm.introductions import addresses_to_publish
 from swarm.records import HeadRecord, Lease, PeerRecord
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -75,8 +76,8 @@ class Presence:
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
-        self._met: dict[str, float] = {}
-        self._view = SwarmView(now=time.time())
+        self._met: dict[str, Lease] = {}
+        self._addresses = addresses_to_publish(board.dht)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -106,6 +107,7 @@ class Presence:
         with self._lock:
             self._leases = self._leases if leases is None else leases
             self._heads = self._heads if heads is None else heads
+        self._meet_newcomers()
         return self._make_view()
 
     def withdraw(self) -> None:
@@ -129,21 +131,31 @@ class Presence:
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period
             if time.monotonic() >= next_contact:
-                self.board.renew_contacts(self._lost())
+                self._renew_contacts()
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
 
-    def _lost(self) -> list[str]:
-        """Peers whose leases we knew and that have expired: they may be behind a cut that is over."""
+    def _meet_newcomers(self) -> None:
+        """Connect to peers that we had not heard of, or that listen elsewhere now."""
         with self._lock:
-            self._met |= {
-                peer: lease.expires for peer, lease in self._leases.items() if not lease.client_mode
-            }
+            known = {peer: lease.addresses for peer, lease in self._met.items()}
+            self._met |= {peer: lease for peer, lease in self._leases.items() if peer != self.peer_id}
             recently = time.time() - REMEMBER_LOST_SECONDS
-            self._met = {peer: expiry for peer, expiry in self._met.items() if expiry > recently}
-            return [
-                peer for peer, expiry in self._met.items() if expiry < time.time() and peer != self.peer_id
-            ]
+            self._met = {peer: lease for peer, lease in self._met.items() if lease.expires > recently}
+            newcomers = {
+                peer: lease.addresses
+                for peer, lease in self._met.items()
+                if lease.addresses and known.get(peer) != lease.addresses
+            }
+        if newcomers:
+            self.board.meet(newcomers)
+
+    def _renew_contacts(self) -> None:
+        """Peers whose leases have expired may be behind a cut that is over."""
+        with self._lock:
+            listening = {peer: lease for peer, lease in self._met.items() if lease.addresses}
+        lost = [peer for peer, lease in listening.items() if lease.expires < time.time()]
+        self.board.renew_contacts({peer: lease.addresses for peer, lease in listening.items()}, lost)
 
     def _publish(self, with_record: bool, timeout: float = CALL_TIMEOUT_SECONDS) -> None:
         self.board.publish(self._lease(), timeout)
@@ -164,6 +176,7 @@ class Presence:
             client_mode=self.description.client_mode,
             branch=activity.branch,
             departing=activity.departing,
+            addresses=self._addresses,
         )
 
     def _peer_record(self) -> PeerRecord:

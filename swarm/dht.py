@@ -6,8 +6,6 @@ opened by the main thread, before other threads and before CUDA.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import logging
 import random
 import threading
@@ -17,13 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hivemind
-from hivemind.dht.node import DHTNode
 from hivemind.dht.validation import RecordValidatorBase
-from hivemind.p2p import PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
+from swarm.introductions import AddressBook, introduce
 from swarm.lifeline import daemons_tied_to_us, die_with_parent, ignore_polite_signals
 from swarm.records import RecordType, _Record, dht_key, pack_record, unpack_record
 from swarm.sockets import name_our_sockets
@@ -126,16 +123,19 @@ class RecordBoard:
             return {}
         return dict(self._checked(record_type, answer.value))
 
-    def renew_contacts(self, lost: Sequence[str] = ()) -> None:
-        """Ping the peers of first contact, and some that were lost, without waiting.
+    def meet(self, book: AddressBook) -> None:
+        """Connect to those in the book whom we are not connected to, without waiting."""
+        with self._pipe_lock:
+            introduce(self.dht, book, ping=())
 
-        hivemind drops a node that was silent once from its routing table and never asks again: after a restart of
-        the coordinator, or a cut of the network, the two halves would stay apart for ever.
+    def renew_contacts(self, book: AddressBook | None = None, lost: Sequence[str] = ()) -> None:
+        """Connect to whom we have lost the connection, ping the peers of first contact and some of the lost ones.
+
+        After a restart of the coordinator, or a cut of the network, the two halves would else stay apart for ever.
         """
-        chosen = (*self.contacts, *random.sample(list(lost), min(len(lost), MAX_LOST_PINGED)))
-        if chosen:
-            with self._pipe_lock:
-                self.dht.run_coroutine(functools.partial(_ping, chosen), return_future=True)
+        sought = random.sample(list(lost), min(len(lost), MAX_LOST_PINGED))
+        with self._pipe_lock:
+            introduce(self.dht, book or {}, ping=[*self.contacts, *sought])
 
     def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Any:
         for owner, entry in entries.items():
@@ -154,11 +154,6 @@ class RecordBoard:
         except Exception as error:  # raised in the DHT process by whatever a foreign record made it do
             logger.warning("the DHT failed: %r", error)
         return default
-
-
-async def _ping(contacts: Sequence[str], _dht: hivemind.DHT, node: DHTNode) -> None:
-    """Runs in the DHT process: a node that answers is back in the routing table."""
-    await asyncio.gather(*(node.protocol.call_ping(PeerID.from_base58(contact)) for contact in contacts))
 
 
 _UNANSWERED = object()

@@ -20,6 +20,7 @@ from swarm.states import PeerState
 from swarm.warrant import is_warranted
 
 MAX_RECORD_BYTES = 4096
+MAX_ADDRESSES = 4
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 # clocks of participants may differ by this much before a record looks expired or immortal
 CLOCK_TOLERANCE_SECONDS = 3.0
@@ -28,6 +29,8 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=200)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LISTEN_ADDRESS = r"^/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,64}/(tcp|udp)/\d{1,5}(/[a-z0-9-]{1,16}){0,2}$"
+ListenAddress = Annotated[str, Field(pattern=LISTEN_ADDRESS)]
 Branch = Annotated[str, Field(pattern=r"^[0-9a-f]{0,16}$")]
 
 
@@ -46,6 +49,7 @@ class Lease(_Record):
     """A sign of life: which step this peer is at, and how many samples it has accumulated for it.
 
     :param branch: of its training state, see `Snapshot`
+    :param addresses: where it listens; empty in client mode
     :param departing: it is about to go: still counts in this step, but nothing may be entrusted to it
     """
 
@@ -60,6 +64,7 @@ class Lease(_Record):
     client_mode: bool = False
     branch: Branch = ""
     departing: bool = False
+    addresses: Annotated[tuple[ListenAddress, ...], Field(max_length=MAX_ADDRESSES)] = ()
 
 
 class PeerRecord(_Record):

@@ -51,8 +51,12 @@ class Network:
         return made
 
     def address(self, host: int) -> str:
-        """IPv4 address of a host."""
-        return f"10.77.{self._number}.{host + 1}"
+        """IPv4 address of a host.
+
+        Of the range for benchmarks (RFC 2544): libp2p's look-up does not hand these out, so that peers find each other
+        only if they tell each other themselves where they listen.
+        """
+        return f"198.18.{self._number}.{host + 1}"
 
     def on(self, host: int) -> list[str]:
         """What to put before a command to run it on a host."""

@@ -97,7 +97,16 @@ def test_only_a_coordinator_may_publish_a_head():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"step": -1}, {"samples": "8"}, {"expires": float("nan")}, {"state": "asleep"}]
+    "changes",
+    [
+        {"step": -1},
+        {"samples": "8"},
+        {"expires": float("nan")},
+        {"state": "asleep"},
+        {"addresses": ("127.0.0.1:80",)},
+        {"addresses": ("/ip4/192.0.2.1/tcp/1",) * 5},
+        {"addresses": ("/dns/" + "a" * 200 + "/tcp/1",)},
+    ],
 )
 def test_impossible_values_cannot_be_written(changes):
     with pytest.raises(ValueError, match="validation error"):

@@ -1,0 +1,68 @@
+"""Peers tell each other where they listen, and connect as soon as they hear of each other.
+
+libp2p can look addresses up, but it does not hand out all of them ("routing: not found" for hosts on 192.0.2.0/24), and
+it forgets those of a peer that was away. So every lease carries its owner's addresses. They need not be trusted: a
+connection is to the peer id that was asked for, or it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import re
+from collections.abc import Mapping, Sequence
+
+import hivemind
+from hivemind.dht.node import DHTNode
+from hivemind.p2p import PeerID
+from hivemind.utils.multiaddr import Multiaddr
+
+from swarm.records import LISTEN_ADDRESS, MAX_ADDRESSES
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+MAX_CONNECTING = 32
+LOOPBACK = ("/127.0.0.1/", "/::1/")
+
+# where peers listen, by peer id
+AddressBook = Mapping[str, Sequence[str]]
+
+
+def usable_addresses(dht: hivemind.DHT) -> list[str]:
+    """Our own addresses with our peer id, loopback only if there is nothing else; none if we do not listen."""
+    try:
+        addresses = [str(address) for address in dht.get_visible_maddrs(latest=True)]
+    except ValueError:  # hivemind has no other word for it
+        return []
+    public = [address for address in addresses if not any(host in address for host in LOOPBACK)]
+    return public or addresses
+
+
+def addresses_to_publish(dht: hivemind.DHT) -> tuple[str, ...]:
+    """Our own addresses as a lease carries them: without the peer id, and not more than it may carry."""
+    bare = (address.rpartition("/p2p/")[0] for address in usable_addresses(dht))
+    return tuple(address for address in bare if re.match(LISTEN_ADDRESS, address))[:MAX_ADDRESSES]
+
+
+def introduce(dht: hivemind.DHT, book: AddressBook, ping: Sequence[str]) -> None:
+    """Connect to everyone in the book whom we are not connected to, then ping some, without waiting.
+
+    A node that answers a ping is back in the DHT's routing table; hivemind drops one that was silent once, and never
+    asks again.
+    """
+    if book or ping:
+        dht.run_coroutine(functools.partial(_introduce, dict(book), tuple(ping)), return_future=True)
+
+
+async def _introduce(book: AddressBook, ping: Sequence[str], _dht: hivemind.DHT, node: DHTNode) -> None:
+    """Runs in the DHT process."""
+    connected = {str(peer.peer_id) for peer in await node.p2p.list_peers()}
+    strangers = [peer for peer in book if peer not in connected and peer != str(node.peer_id)]
+    strangers = random.sample(strangers, min(len(strangers), MAX_CONNECTING))
+    await asyncio.gather(*(_connect(node, peer, book[peer]) for peer in strangers), return_exceptions=True)
+    await asyncio.gather(*(node.protocol.call_ping(PeerID.from_base58(peer)) for peer in ping))
+
+
+async def _connect(node: DHTNode, peer: str, addresses: Sequence[str]) -> None:
+    connecting = node.p2p._client.connect(PeerID.from_base58(peer), [Multiaddr(text) for text in addresses])
+    await asyncio.wait_for(connecting, CONNECT_TIMEOUT_SECONDS)
