@@ -77,7 +77,7 @@ class Presence:
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
         self._met: dict[str, Lease] = {}
-        self._addresses = addresses_to_publish(board.dht)
+        self._addresses = () if description.client_mode else addresses_to_publish(board.dht)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
