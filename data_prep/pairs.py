@@ -8,98 +8,73 @@ them. Documents of one sentence give no pair.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from data_prep.errors import ShardError, ShardUnavailable
-from data_prep.flow import RETRY_SECONDS, BlockOrder, Cursor
+from data_prep.errors import ShardError
 from data_prep.seeds import stable_hash
-from data_prep.shards import ShardReader
+from data_prep.shards import BlockText
+from data_prep.windows import Windows
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 class PairFlow:
-    """Endless segment pairs over the given shards; its ``cursor`` counts pairs within a window.
+    """Endless segment pairs over the windows of a walk; the cursor's ``offset`` counts pairs.
 
-    >>> flow = PairFlow(readers, seed=7)
+    >>> flow = PairFlow(windows, seed=7)
     >>> first, second, swapped = flow.take(length=128)
     """
 
-    def __init__(
-        self,
-        readers: Sequence[ShardReader],
-        *,
-        seed: int,
-        order: BlockOrder | None = None,
-        stopping: threading.Event | None = None,
-    ) -> None:
-        self._readers, self._seed = list(readers), seed
-        self._order = order or BlockOrder(readers, seed)
-        self._loaded: tuple[int, int, int] | None = None
+    def __init__(self, windows: Windows, *, seed: int) -> None:
+        self.windows = windows
+        self._seed = seed
+        self._loaded: tuple[int, tuple[int, ...], int] | None = None
         self._pairs: list[Pair] = []
-        self.cursor = Cursor()
-        self.windows_missed = 0
-        self._missed = False
-        self._stopping = stopping or threading.Event()
 
     def take(self, length: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The next pair that fits a row of ``length``, in the order of the row, and whether it is swapped."""
         pairs = self._window_pairs(length)
-        index = min(self.cursor.offset, len(pairs) - 1)  # another length cuts another number of pairs
+        cursor = self.windows.cursor
+        index = min(cursor.offset, len(pairs) - 1)  # another length cuts another number of pairs
         first, second = pairs[index]
-        cursor = self.cursor
-        self.cursor = (
-            self._order.after(cursor) if index + 1 == len(pairs) else replace(cursor, offset=index + 1)
-        )
-        swapped = bool(stable_hash(self._seed, cursor.epoch, cursor.window, index) & 1)
+        if index + 1 == len(pairs):
+            self.windows.advance()
+        else:
+            self.windows.cursor = replace(cursor, offset=index + 1)
+        swapped = bool(stable_hash(self._seed, cursor.window, index) & 1)
         return (second, first, True) if swapped else (first, second, False)
 
     def _window_pairs(self, length: int) -> list[Pair]:
         """Pairs of the cursor's window, or of the next one that has any."""
-        missed = empty = 0
-        while not self._load(length):
-            missed += self._missed
-            empty += not self._missed
-            self.cursor = self._order.after(self.cursor)
-            if empty >= self._order.windows:
+        begun = self.windows.position
+        while True:
+            cursor = self.windows.cursor
+            if self._loaded != (cursor.window, cursor.units, length):
+                self._load(length)
+            if self._pairs:
+                return self._pairs
+            self.windows.advance()
+            if self.windows.position > begun + 2:
                 raise ShardError(
                     f"no document has two sentences that fit into {length} tokens: use single rows"
                 )
-            if missed and (missed + empty) % self._order.windows == 0:
-                self._stopping.wait(RETRY_SECONDS)
-                if self._stopping.is_set():
-                    raise ShardUnavailable("no shard can be read")
-        return self._pairs
 
-    def _load(self, length: int) -> bool:
-        """Whether the cursor's window has pairs; ``_missed`` says that it could not be read."""
-        key = (self.cursor.epoch, self.cursor.window, length)
-        self._missed = False
-        if self._loaded != key:
-            try:
-                pairs = self._read_pairs(length)
-            except ShardUnavailable:
-                self.windows_missed += 1
-                self._missed, self._loaded = True, None
-                return False
-            rng = np.random.default_rng([self._seed, *key, 4])
-            self._pairs = [pairs[index] for index in rng.permutation(len(pairs))]
-            self._loaded = key
-        return bool(self._pairs)
+    def _load(self, length: int) -> None:
+        pairs = [pair for text in self.windows.load() for pair in _pairs_of(text, length - 3)]
+        cursor = self.windows.cursor
+        rng = np.random.default_rng([self._seed, cursor.window, length, 4])
+        self._pairs = [pairs[index] for index in rng.permutation(len(pairs))]
+        self._loaded = (cursor.window, cursor.units, length)
 
-    def _read_pairs(self, length: int) -> list[Pair]:
-        pairs: list[Pair] = []
-        for shard, block in self._order.blocks(self.cursor):
-            ids, offsets = self._readers[shard].block(block)
-            ends, end_offsets = self._readers[shard].sentence_ends(block)
-            for index in range(len(offsets) - 1):
-                document = ids[offsets[index] : offsets[index + 1]]
-                pairs += cut_pairs(document, ends[end_offsets[index] : end_offsets[index + 1]], length - 3)
-        return pairs
+
+def _pairs_of(text: BlockText, room: int) -> list[Pair]:
+    return [
+        pair
+        for document in text.documents()
+        for pair in cut_pairs(document.input_ids, document.sentence_ends, room)
+    ]
 
 
 def cut_pairs(ids: np.ndarray, sentence_ends: np.ndarray, room: int) -> list[Pair]:

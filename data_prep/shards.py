@@ -3,8 +3,9 @@
 One row is one document: ``input_ids`` (16-bit while the vocabulary fits, no special tokens) and
 ``sentence_ends`` (number of ids up to the end of each sentence). A shard holds one source, named in the
 schema's metadata beside the vocabulary size. A *block* is one record batch, the unit of shuffling and of
-fetching. ``manifest.json`` lists every shard with its SHA-256 and counts; it is written last, so a folder
-without one is not finished.
+fetching. Beside a shard lies ``NAME.chunks``: the SHA-256 of each chunk of it, so that what a server sends in
+ranges can be checked. ``manifest.json`` lists every shard with its SHA-256, that of its chunk list, and counts;
+it is written last, so a folder without one is not finished.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from data_prep.errors import ShardError
-from data_prep.remote_file import RemoteFile, is_url
+from data_prep.remote_file import CHUNK
 
 FORMAT = "artel-shards-1"
 MANIFEST = "manifest.json"
+CHUNK_LIST = ".chunks"
 BLOCK_TOKENS = 1 << 16
 SHARD_TOKENS = 1 << 26
 _METADATA_KEY = b"artel"
@@ -49,6 +52,7 @@ class ShardEntry:
     sentences: int
     tokens: int
     blocks: int
+    chunks_sha256: str = ""  # none in manifests of versions that served no ranges
 
 
 @dataclass(frozen=True)
@@ -165,35 +169,88 @@ class _OpenShard:
 
     def close(self) -> ShardEntry:
         self.writer.close()
+        whole, chunks = chunk_digests(self.path)
+        self.path.with_name(self.path.name + CHUNK_LIST).write_bytes(chunks)
         return ShardEntry(
             file=self.path.name,
             source=self.source,
-            sha256=file_sha256(self.path),
+            sha256=whole,
             bytes=self.path.stat().st_size,
             documents=self.documents,
             sentences=self.sentences,
             tokens=self.tokens,
             blocks=self.blocks,
+            chunks_sha256=hashlib.sha256(chunks).hexdigest(),
         )
 
 
-class ShardReader:
-    """Blocks of one shard: memory-mapped, or over HTTP by ranges into ``cache_dir``.
-
-    >>> reader = ShardReader("shards/wiktionary-00000.arrow")
-    >>> ids, offsets = reader.block(0)   # document i is ids[offsets[i]:offsets[i + 1]]
+@dataclass(frozen=True)
+class BlockText:
+    """Documents one after the other: document i is ``ids[offsets[i]:offsets[i + 1]]``, and its sentences' ends
+    ``ends[end_offsets[i]:end_offsets[i + 1]]``, counted from the document's beginning.
     """
 
-    def __init__(self, path: str | Path, cache_dir: str | Path | None = None) -> None:
+    ids: np.ndarray
+    offsets: np.ndarray
+    ends: np.ndarray
+    end_offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def part(self, index: int, parts: int) -> BlockText:
+        """Part ``index`` of so many parts of about equal numbers of documents."""
+        first, last = index * len(self) // parts, (index + 1) * len(self) // parts
+        offsets, end_offsets = self.offsets[first : last + 1], self.end_offsets[first : last + 1]
+        return BlockText(
+            self.ids[offsets[0] : offsets[-1]],
+            offsets - offsets[0],
+            self.ends[end_offsets[0] : end_offsets[-1]],
+            end_offsets - end_offsets[0],
+        )
+
+    def documents(self) -> Iterator[TokenizedDocument]:
+        for i in range(len(self)):
+            yield TokenizedDocument(
+                self.ids[self.offsets[i] : self.offsets[i + 1]],
+                self.ends[self.end_offsets[i] : self.end_offsets[i + 1]],
+            )
+
+
+class Shard(Protocol):
+    """What a stream needs of a shard, wherever it lies; its length is its number of blocks."""
+
+    name: str
+    source: str
+    size: int
+    vocab_size: int
+    documents: int
+    tokens: int
+
+    def __len__(self) -> int: ...
+
+    def block(self, index: int) -> BlockText: ...
+
+    def close(self) -> None: ...
+
+
+class ShardReader:
+    """Blocks of one shard: of a local file by memory map, or of ``source``, any open binary file.
+
+    >>> reader = ShardReader("shards/wiktionary-00000.arrow")
+    >>> reader.block(0).ids
+    """
+
+    def __init__(self, path: str | Path, source: pa.NativeFile | None = None) -> None:
         self.path = str(path)
         self.name = self.path.rsplit("/", 1)[-1]
-        self._source = _open_source(self.path, cache_dir)
+        self._opened = source or _memory_map(self.path)
         try:
-            self._file = pa.ipc.open_file(self._source)
+            self._file = pa.ipc.open_file(self._opened)
             note = json.loads((self._file.schema.metadata or {})[_METADATA_KEY])
             self.source: str = note["source"]
             self.vocab_size: int = note["vocab_size"]
-            self.size: int = self._source.size()
+            self.size: int = self._opened.size()
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise ShardError(
                 f"{self.path} is not a shard of {FORMAT} (damaged or cut short): {error}"
@@ -202,32 +259,27 @@ class ShardReader:
     def __len__(self) -> int:
         return self._file.num_record_batches
 
-    def block(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all documents of the block, and where each begins (one offset more than documents)."""
-        return _flat_and_offsets(self._file.get_batch(index).column(0))
+    @property
+    def documents(self) -> int:
+        return sum(self._file.get_batch(index).num_rows for index in range(len(self)))
 
-    def sentence_ends(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sentence ends of all documents of the block, in the layout of ``block``."""
-        return _flat_and_offsets(self._file.get_batch(index).column(1))
+    @property
+    def tokens(self) -> int:
+        return sum(len(self.block(index).ids) for index in range(len(self)))
 
-    def documents(self) -> Iterator[TokenizedDocument]:
+    def block(self, index: int) -> BlockText:
+        batch = self._file.get_batch(index)
+        return BlockText(*_flat_and_offsets(batch.column(0)), *_flat_and_offsets(batch.column(1)))
+
+    def all_documents(self) -> Iterator[TokenizedDocument]:
         for index in range(len(self)):
-            ids, offsets = self.block(index)
-            ends, end_offsets = self.sentence_ends(index)
-            for i in range(len(offsets) - 1):
-                yield TokenizedDocument(
-                    ids[offsets[i] : offsets[i + 1]], ends[end_offsets[i] : end_offsets[i + 1]]
-                )
+            yield from self.block(index).documents()
 
     def close(self) -> None:
-        self._source.close()
+        self._opened.close()
 
 
-def _open_source(path: str, cache_dir: str | Path | None) -> pa.NativeFile:
-    if is_url(path):
-        if cache_dir is None:
-            raise ShardError(f"{path} is read over HTTP: name a cache folder")
-        return pa.PythonFile(RemoteFile(path, Path(cache_dir)), mode="r")
+def _memory_map(path: str) -> pa.NativeFile:
     try:
         return pa.memory_map(path)
     except FileNotFoundError:
@@ -237,19 +289,17 @@ def _open_source(path: str, cache_dir: str | Path | None) -> pa.NativeFile:
 
 
 def file_sha256(path: Path) -> str:
+    return chunk_digests(path)[0]
+
+
+def chunk_digests(path: Path) -> tuple[str, bytes]:
+    """SHA-256 of the whole file in hex, and those of its chunks, one after the other."""
+    whole, chunks = hashlib.sha256(), []
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(file)
-        )
-
-
-def _digest(file: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in file:
-        digest.update(chunk)
-    return digest.hexdigest()
+        while chunk := file.read(CHUNK):
+            whole.update(chunk)
+            chunks.append(hashlib.sha256(chunk).digest())
+    return whole.hexdigest(), b"".join(chunks)
 
 
 def _list_array(rows: list[np.ndarray], kind: pa.ListType) -> pa.ListArray:

@@ -1,7 +1,8 @@
 """The training stream: an endless, resumable iterator of masked batches.
 
 Rows are ``[CLS] … [SEP]``, filled to the last token with documents separated by ``[SEP]``; the last document
-of a row goes on in the next. Sources are mixed by weight, row by row. ``state_dict`` is the position after
+of a row goes on in the next. Sources are mixed by weight, row by row. Readers that share their text cover it
+together (`shares.py`). ``state_dict`` is the position after
 the last batch handed out, whatever a background thread has read ahead, so a stream that loads it goes on
 with the next sample. ``batch_size`` and ``sequence_length`` may change between batches.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ import numpy as np
 import torch
 
 from data_prep.errors import DataError, ShardError, StreamStateError
-from data_prep.flow import Cursor, DocumentFlow
+from data_prep.flow import DocumentFlow
 from data_prep.masking import WholeWordMasker
 from data_prep.pairs import PairFlow, pair_row
-from data_prep.place import Place
 from data_prep.prefetch import Prefetcher
 from data_prep.seeds import stable_hash, stream_seed
-from data_prep.shards import ShardReader
+from data_prep.shards import Shard, ShardReader
+from data_prep.shares import Shares
+from data_prep.walk import Cursor, Walk
+from data_prep.windows import Windows
 
 __all__ = ["Batch", "TrainingStream", "stream_seed"]
 
@@ -37,11 +40,11 @@ _LEAST_LENGTH = 8
 class TrainingStream:
     """Batches of ``input_ids``, ``attention_mask``, ``labels``: int64 [batch_size, sequence_length].
 
-    ``weights`` gives each source's share of the rows; without it, sources are mixed by their size. ``seed``
-    decides order and masks: take it from ``stream_seed``. Shards may be URLs, read by ranges into
-    ``cache_dir``. With ``sentence_pairs`` rows are ``[CLS] A [SEP] B [SEP]``, and batches also have
-    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size]. With ``place``
-    all peers of a run share one order of the text and begin at different places of it.
+    ``shards`` are paths, or objects such as those of ``remote_shards``. ``weights`` gives each source's share of
+    the rows; without it, sources are mixed by their size. ``seed`` decides order and masks: take it from
+    ``stream_seed``. With ``shares`` the order is that of all readers who share the text, and this one takes what
+    is its own. With ``sentence_pairs`` rows are ``[CLS] A [SEP] B [SEP]``, and batches also have
+    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size].
 
     Raises ``ShardError`` for unusable shards.
 
@@ -55,7 +58,7 @@ class TrainingStream:
 
     def __init__(
         self,
-        shard_paths: Sequence[str | Path],
+        shards: Sequence[str | Path | Shard],
         masker: WholeWordMasker,
         *,
         sequence_length: int,
@@ -63,18 +66,18 @@ class TrainingStream:
         seed: int,
         weights: Mapping[str, float] | None = None,
         sentence_pairs: bool = False,
-        place: Place | None = None,
-        cache_dir: str | Path | None = None,
+        shares: Shares | None = None,
         prefetch: int = 2,
     ) -> None:
-        self._masker, self._seed, self._prefetch, self._place = masker, seed, prefetch, place
+        self._masker, self._seed, self._prefetch, self._shares = masker, seed, prefetch, shares
         self._sequence_length, self._batch_size = _checked(sequence_length, batch_size)
-        self._readers = [ShardReader(path, cache_dir) for path in sorted(shard_paths, key=_file_name)]
-        _check_vocabulary(self._readers, masker)
-        self._weights = _normalized(weights, self._readers)
+        opened = [ShardReader(shard) if isinstance(shard, str | Path) else shard for shard in shards]
+        self._shards = sorted(opened, key=lambda shard: shard.name)
+        _check_vocabulary(self._shards, masker)
+        self._weights = _normalized(weights, self._shards)
         self._stopping = threading.Event()
         self._flows = {name: self._open_flow(name, sentence_pairs) for name in self._weights}
-        self._fingerprint = _fingerprint(self._readers, self._weights, sentence_pairs, place)
+        self._fingerprint = _fingerprint(self._shards, self._weights, sentence_pairs, shares)
         self._rows = dict.fromkeys(self._weights, 0)
         self._prefetcher: Prefetcher[tuple[Batch, dict[str, Any]]] | None = None
         self._closed = False
@@ -82,13 +85,14 @@ class TrainingStream:
         self.wait_seconds = 0.0
 
     def _open_flow(self, name: str, sentence_pairs: bool) -> DocumentFlow | PairFlow:
-        readers = [reader for reader in self._readers if name in (ALL, reader.source)]
+        mine = [shard for shard in self._shards if name in (ALL, shard.source)]
         seed = stable_hash(self._seed, name)
-        order = self._place.order(readers, name) if self._place else None
+        # a seed of the order's own: the text of other readers is shuffled and masked differently
+        order_seed = stable_hash("artel order", self._shares.run_seed, name) if self._shares else seed
+        windows = Windows(Walk(mine, order_seed, self._shares), self._stopping)
         if sentence_pairs:
-            return PairFlow(readers, seed=seed, order=order, stopping=self._stopping)
-        separator = self._masker.sep_id
-        return DocumentFlow(readers, seed=seed, separator_id=separator, order=order, stopping=self._stopping)
+            return PairFlow(windows, seed=seed)
+        return DocumentFlow(windows, seed=seed, separator_id=self._masker.sep_id)
 
     @property
     def batch_size(self) -> int:
@@ -112,9 +116,36 @@ class TrainingStream:
         return sum(self._consumed["rows"].values())
 
     @property
-    def windows_missed(self) -> int:
-        """Stretches of text passed over because a server did not answer."""
-        return sum(flow.windows_missed for flow in self._flows.values())
+    def units_missed(self) -> int:
+        """Pieces of text passed over because a server did not answer."""
+        return sum(flow.windows.units_missed for flow in self._flows.values())
+
+    @property
+    def units_repeated(self) -> int:
+        """Pieces of text read once more because no other could be read."""
+        return sum(flow.windows.units_repeated for flow in self._flows.values())
+
+    @property
+    def position(self) -> float:
+        """Epochs walked of the source with the most text."""
+        return self._flows[self._largest].windows.walk.position(self._consumed["cursors"][self._largest])
+
+    def catch_up(self, position: float) -> None:
+        """Go on with text that lies no earlier than `position`: what others have read while we were away.
+
+        What is in hand is finished first. Other sources follow in proportion to their weights.
+        """
+        if position > self.position:
+            largest = self._flows[self._largest].windows.walk.tokens / self._weights[self._largest]
+            self._rewind(self._consumed)
+            for name, flow in self._flows.items():
+                pace = largest * self._weights[name] / flow.windows.walk.tokens
+                flow.windows.catch_up(position * pace)
+            self._consumed = self._position()
+
+    @property
+    def _largest(self) -> str:
+        return max(self._flows, key=lambda name: (self._flows[name].windows.walk.tokens, name))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -123,11 +154,15 @@ class TrainingStream:
         if self._closed:
             raise DataError("the training stream is closed")
         started = time.perf_counter()
-        if self._prefetch and self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._produce, self._prefetch)
+        self.read_ahead()
         batch, self._consumed = self._prefetcher.get() if self._prefetcher else self._produce()
         self.wait_seconds += time.perf_counter() - started
         return batch
+
+    def read_ahead(self) -> None:
+        """Begin to make the next batches in the background, before they are asked for."""
+        if self._prefetch and self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._produce, self._prefetch)
 
     def state_dict(self) -> dict[str, Any]:
         """Position of the next sample: numbers and strings only, so it can be stored as JSON."""
@@ -143,8 +178,10 @@ class TrainingStream:
         """Go on where ``state`` was taken. ``StreamStateError`` if it was taken of other shards or seed."""
         try:
             same = (state["seed"], state["shards"]) == (self._seed, self._fingerprint)
-            cursors = {name: Cursor(**state["cursors"][name]) for name in self._flows}
+            cursors = {name: _cursor(state["cursors"][name]) for name in self._flows}
             rows = {name: int(state["rows"][name]) for name in self._flows}
+            for name, flow in self._flows.items():
+                _check_units(cursors[name], flow.windows.walk.units)
         except (KeyError, TypeError, ValueError) as error:
             raise StreamStateError(f"not a position of a training stream: {error!r}") from error
         if not same:
@@ -158,8 +195,8 @@ class TrainingStream:
         if not self._closed:
             self._closed = True
             self._stop_prefetching()
-            for reader in self._readers:
-                reader.close()
+            for shard in self._shards:
+                shard.close()
 
     def __enter__(self) -> TrainingStream:
         return self
@@ -177,14 +214,14 @@ class TrainingStream:
     def _position(self) -> dict[str, Any]:
         return {
             "rows": dict(self._rows),
-            "cursors": {name: flow.cursor for name, flow in self._flows.items()},
+            "cursors": {name: flow.windows.cursor for name, flow in self._flows.items()},
         }
 
     def _rewind(self, position: dict[str, Any]) -> None:
         self._stop_prefetching()
         self._rows = dict(position["rows"])
         for name, flow in self._flows.items():
-            flow.cursor = position["cursors"][name]
+            flow.windows.cursor = position["cursors"][name]
         self._consumed = self._position()
 
     def _stop_prefetching(self) -> None:
@@ -252,38 +289,53 @@ def _checked(sequence_length: int, batch_size: int) -> tuple[int, int]:
     return sequence_length, batch_size
 
 
-def _check_vocabulary(readers: Sequence[ShardReader], masker: WholeWordMasker) -> None:
-    if not readers:
+def _check_vocabulary(shards: Sequence[Shard], masker: WholeWordMasker) -> None:
+    if not shards:
         raise ShardError("no shards given: nothing to train on")
-    for reader in readers:
-        if reader.vocab_size != masker.vocab_size:
+    for shard in shards:
+        if shard.vocab_size != masker.vocab_size:
             raise ShardError(
-                f"{reader.path} was written with a vocabulary of {reader.vocab_size}, the tokenizer has "
+                f"{shard.name} was written with a vocabulary of {shard.vocab_size}, the tokenizer has "
                 f"{masker.vocab_size}: use the tokenizer the shards were written with"
             )
 
 
-def _normalized(weights: Mapping[str, float] | None, readers: Sequence[ShardReader]) -> dict[str, float]:
-    if weights is None:
+def _normalized(weights: Mapping[str, float] | None, shards: Sequence[Shard]) -> dict[str, float]:
+    if not weights:
         return {ALL: 1.0}
-    present = {reader.source for reader in readers}
-    if unknown := sorted(set(weights) - present):
-        raise DataError(
-            f"weights name sources without shards: {', '.join(unknown)}; there are {sorted(present)}"
-        )
+    check_weights(weights, {shard.source for shard in shards})
     kept = {name: float(weight) for name, weight in sorted(weights.items()) if weight}
-    if not kept or min(kept.values()) < 0:
-        raise DataError(f"weights must be positive numbers, not {dict(weights)}")
     return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
+def check_weights(weights: Mapping[str, float], present: Collection[str]) -> None:
+    """Raise ``DataError`` unless the weights name sources that there are, and can be shares."""
+    if unknown := sorted(set(weights) - set(present)):
+        raise DataError(
+            f"weights name sources without shards: {', '.join(unknown)}; there are {', '.join(sorted(present))}"
+        )
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise DataError(f"weights must be positive numbers, not {dict(weights)}")
+
+
 def _fingerprint(
-    readers: Sequence[ShardReader], weights: Mapping[str, float], sentence_pairs: bool, place: Place | None
+    shards: Sequence[Shard], weights: Mapping[str, float], sentence_pairs: bool, shares: Shares | None
 ) -> str:
-    shards = [f"{reader.name}:{len(reader)}:{reader.size}" for reader in readers]
+    files = [f"{shard.name}:{len(shard)}:{shard.size}" for shard in shards]
     kind = "pairs" if sentence_pairs else "rows"
-    return f"{stable_hash(*shards, str(sorted(weights.items())), kind, str(place)):016x}"
+    order = f"shared {shares.run_seed}" if shares else "own"
+    return f"{stable_hash(*files, str(sorted(weights.items())), kind, order):016x}"
 
 
-def _file_name(path: str | Path) -> str:
-    return str(path).rsplit("/", 1)[-1]
+def _check_units(cursor: Cursor, units: int) -> None:
+    if max(cursor.units, default=0) >= units:
+        raise ValueError(f"there are {units} units, not {max(cursor.units) + 1}")
+
+
+def _cursor(fields: Mapping[str, Any]) -> Cursor:
+    """Of JSON: numbers are checked, because a position file may be damaged anywhere."""
+    numbers = {name: int(value) for name, value in fields.items() if name != "units"}
+    cursor = Cursor(**numbers, units=tuple(int(unit) for unit in fields["units"]))
+    if min(*numbers.values(), *cursor.units, 0) < 0:
+        raise ValueError(f"negative numbers in {dict(fields)}")
+    return cursor

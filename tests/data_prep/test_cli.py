@@ -110,13 +110,13 @@ def test_many_shards_of_one_source(prepared, tokenizer, tmp_path: Path) -> None:
     entries = writer.close()
     assert len(entries) > 3
     assert all("/" not in entry.file for entry in entries)
-    assert sum(len(list(ShardReader(tmp_path / entry.file).documents())) for entry in entries) == 200
+    assert sum(len(list(ShardReader(tmp_path / entry.file).all_documents())) for entry in entries) == 200
     write_shards(documents, tokenizer, prepared.tokenizer_dir, tmp_path / "one")
     joined = [
-        d.input_ids.tolist() for entry in entries for d in ShardReader(tmp_path / entry.file).documents()
+        d.input_ids.tolist() for entry in entries for d in ShardReader(tmp_path / entry.file).all_documents()
     ]
     (one,) = (tmp_path / "one").glob("*.arrow")
-    assert joined == [document.input_ids.tolist() for document in ShardReader(one).documents()]
+    assert joined == [document.input_ids.tolist() for document in ShardReader(one).all_documents()]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_rows_and_labels(stream: TrainingStream, prepared: PreparedCorpus, token
     texts = {
         "".join(map(chr, document.input_ids))
         for path in prepared.shard_paths
-        for document in ShardReader(path).documents()
+        for document in ShardReader(path).all_documents()
     }
     labels = []
     for _ in range(20):

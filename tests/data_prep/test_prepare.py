@@ -38,7 +38,7 @@ def test_manifest_describes_the_shards(prepared: PreparedCorpus) -> None:
     assert manifest.tokenizer_sha256 == file_sha256(prepared.tokenizer_dir / "tokenizer.json")
     for path, entry in zip(prepared.shard_paths, manifest.shards, strict=True):
         assert file_sha256(path) == entry.sha256
-        documents = list(ShardReader(path).documents())
+        documents = list(ShardReader(path).all_documents())
         assert len(documents) == entry.documents
         assert sum(len(document.input_ids) for document in documents) == entry.tokens
         assert sum(len(document.sentence_ends) for document in documents) == entry.sentences
@@ -52,7 +52,7 @@ def test_heldout_rows_are_masked_and_absent_from_the_shards(prepared: PreparedCo
     predicted = heldout["labels"] != -100
     assert 0.10 < predicted.float().mean() < 0.16
     original = torch.where(predicted, heldout["labels"], heldout["input_ids"])
-    training = {tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).documents()}
+    training = {tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).all_documents()}
     body = original[0].tolist()
     document = body[1 : body.index(tokenizer.sep_token_id)]
     assert tuple(document) not in training

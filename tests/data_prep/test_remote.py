@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.errors import DataError, ShardError, ShardUnavailable
+from data_prep.errors import ShardError, ShardUnavailable
 from data_prep.masking import WholeWordMasker
 from data_prep.remote_file import RemoteFile
-from data_prep.shards import ShardWriter
+from data_prep.remote_shard import RemoteShard, remote_shards
+from data_prep.shards import Manifest, ShardEntry, ShardWriter
 from data_prep.stream import TrainingStream
 from data_prep.tokenize_documents import tokenize_documents
 
@@ -32,7 +33,14 @@ class Server:
     folder: Path
     url: str = ""
     away: set[str] = field(default_factory=set)
+    spoilt: bool = False
     served: int = 0
+    entries: tuple[ShardEntry, ...] = ()
+
+    def shards(self, cache: Path) -> list[RemoteShard]:
+        return remote_shards(Manifest("", self.entries_vocabulary, self.entries), self.url, cache)
+
+    entries_vocabulary: int = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,10 +51,18 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if name in self.state.away or asked is None:
+        if name in self.state.away or "*" in self.state.away:
             self.send_error(503)
             return
         data = (self.state.folder / name).read_bytes()
+        if asked is None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            return
+        if self.state.spoilt:
+            data = bytes(len(data))
         part = data[int(asked[1]) : int(asked[2]) + 1]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}")
@@ -66,8 +82,9 @@ def server(tokenizer, tmp_path: Path) -> Iterator[Server]:
     writer = ShardWriter(folder, "a", len(tokenizer), shard_tokens=4000, block_tokens=500)
     for tokenized in tokenize_documents(make_documents(500), tokenizer):
         writer.write(tokenized)
-    assert len(writer.close()) > 2
-    state = Server(folder)
+    entries = tuple(writer.close())
+    assert len(entries) > 2
+    state = Server(folder, entries=entries, entries_vocabulary=len(tokenizer))
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, state))
     state.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
@@ -78,26 +95,30 @@ def server(tokenizer, tmp_path: Path) -> Iterator[Server]:
     http.server_close()
 
 
-def _urls(server: Server) -> list[str]:
-    return [f"{server.url}/{path.name}" for path in sorted(server.folder.iterdir())]
+@pytest.fixture(autouse=True)
+def forgotten_outages() -> Iterator[None]:
+    yield
+    RemoteFile._down_until.clear()
+
+
+def _local(server: Server) -> list[Path]:
+    return sorted(server.folder.glob("*.arrow"))
 
 
 def test_the_same_stream_as_from_disk_and_nothing_twice(
     server: Server, masker: WholeWordMasker, tmp_path: Path
 ) -> None:
-    local = sorted(server.folder.iterdir())
     batches = []
-    for paths in (local, _urls(server), _urls(server)):
-        with TrainingStream(paths, masker, cache_dir=tmp_path / "cache", **OPTIONS) as stream:
+    for shards in (_local(server), server.shards(tmp_path / "cache"), server.shards(tmp_path / "cache")):
+        with TrainingStream(shards, masker, **OPTIONS) as stream:
             batches.append([next(stream) for _ in range(150)])
     for left, right, cached in zip(*batches, strict=True):
         assert all(torch.equal(left[key], right[key]) and torch.equal(left[key], cached[key]) for key in left)
-    size = sum(path.stat().st_size for path in local)
-    assert size <= server.served <= size + len(local)  # one byte more a file asks for its size
+    assert server.served == sum(path.stat().st_size for path in _local(server))
 
 
 def test_ranges_only_of_what_is_read(server: Server, tmp_path: Path) -> None:
-    path = max(server.folder.iterdir(), key=lambda path: path.stat().st_size)
+    path = max(_local(server), key=lambda path: path.stat().st_size)
     file = RemoteFile(f"{server.url}/{path.name}", tmp_path / "cache", chunk=1024)
     file.seek(3000)
     assert file.read(100) == path.read_bytes()[3000:3100]
@@ -106,38 +127,81 @@ def test_ranges_only_of_what_is_read(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sentence_pairs", [False, True])
-def test_goes_on_while_a_shard_is_away(
-    server: Server, masker: WholeWordMasker, tmp_path: Path, sentence_pairs: bool
+@pytest.mark.parametrize("away", ["all but one", "*"])
+def test_goes_on_while_shards_are_away(
+    server: Server, masker: WholeWordMasker, tmp_path: Path, sentence_pairs: bool, away: str
 ) -> None:
-    urls = _urls(server)
-    options = {**OPTIONS, "sequence_length": 64, "sentence_pairs": sentence_pairs}
-    with TrainingStream(urls, masker, cache_dir=tmp_path / "cache", prefetch=0, **options) as stream:
+    options = {**OPTIONS, "sequence_length": 64, "sentence_pairs": sentence_pairs, "prefetch": 0}
+    names = {entry.file for entry in server.entries[1:]}
+    with TrainingStream(server.shards(tmp_path / "cache"), masker, **options) as stream:
+        for _ in range(5):
+            next(stream)
+        server.away.update(names if away != "*" else ["*"])
         for path in (tmp_path / "cache").rglob("0*"):
-            path.unlink()  # as if only sizes had been fetched
-        server.away.update(url.rsplit("/", 1)[-1] for url in urls[1:])
-        server.away.discard(urls[0].rsplit("/", 1)[-1])
-        threading.Timer(0.3, server.away.clear).start()
-        for _ in range(30):
+            path.unlink()
+        if away == "*":  # what was read before is still cached
+            _fill_cache(server, tmp_path / "cache")
+        for _ in range(60):
             assert next(stream)["input_ids"].shape == (4, 64)
+        assert stream.units_missed + stream.units_repeated > 0
+        server.away.clear()
+        RemoteFile._down_until.clear()
         state = stream.state_dict()
         expected = next(stream)
-    with TrainingStream(urls, masker, cache_dir=tmp_path / "cache", **options) as resumed:
+    with TrainingStream(server.shards(tmp_path / "cache"), masker, **options) as resumed:
         resumed.load_state_dict(state)
         assert torch.equal(next(resumed)["input_ids"], expected["input_ids"])
 
 
-def test_errors(server: Server, masker: WholeWordMasker, tmp_path: Path) -> None:
-    urls = _urls(server)
-    with pytest.raises(DataError, match="cache folder"):
-        TrainingStream(urls, masker, **OPTIONS)
+def _fill_cache(server: Server, cache: Path) -> None:
+    """The first shard's chunk, put where the stream expects it."""
+    (folder,) = cache.glob(f"{server.entries[0].file}-*/")
+    (folder / "00000000").write_bytes((server.folder / server.entries[0].file).read_bytes())
+
+
+def test_a_run_can_begin_before_the_server_is_there(
+    server: Server, masker: WholeWordMasker, tmp_path: Path
+) -> None:
+    server.away.add("*")
+    with TrainingStream(server.shards(tmp_path / "cache"), masker, **OPTIONS) as stream:
+        stream.read_ahead()
+        server.away.clear()
+        assert next(stream)["input_ids"].shape == (4, 32)
+
+
+def test_what_differs_from_the_manifest_is_not_used(
+    server: Server, masker: WholeWordMasker, tmp_path: Path
+) -> None:
+    (shard, *_) = server.shards(tmp_path / "cache")
+    server.spoilt = True
+    with pytest.raises(ShardUnavailable, match="not those of the manifest"):
+        shard.block(0)
+    server.spoilt = False
+    RemoteFile._down_until.clear()
+    text = shard.block(0).ids
+    for path in (tmp_path / "cache").rglob("0*"):
+        path.write_bytes(bytes(path.stat().st_size))  # the disk rots
+    again = server.shards(tmp_path / "cache")[0]
+    assert (again.block(0).ids == text).all()
+    list_of_chunks = server.folder / f"{shard.name}.chunks"
+    list_of_chunks.write_bytes(bytes(list_of_chunks.stat().st_size))
+    with pytest.raises(ShardUnavailable, match="not those of the manifest"):
+        server.shards(tmp_path / "other cache")[0].block(0)
+
+
+def test_errors(server: Server, tmp_path: Path) -> None:
+    url = f"{server.url}/{server.entries[0].file}"
     with pytest.raises(ShardUnavailable, match="cannot be reached"):
         RemoteFile("http://127.0.0.1:9/a.arrow", tmp_path / "cache")
-    server.away.add(urls[0].rsplit("/", 1)[-1])
+    server.away.add(server.entries[0].file)
     with pytest.raises(ShardUnavailable, match="503"):
-        RemoteFile(urls[0], tmp_path / "cache")
+        RemoteFile(url, tmp_path / "cache")
     server.away.clear()
-    file = RemoteFile(urls[0], tmp_path / "cache")
-    path = server.folder / urls[0].rsplit("/", 1)[-1]
+    RemoteFile._down_until.clear()
+    file = RemoteFile(url, tmp_path / "cache")
+    path = server.folder / server.entries[0].file
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(ShardError, match="changed on the server"):
         file.read(10)
+    with pytest.raises(ShardError, match="no digests"):
+        RemoteShard(replace(server.entries[0], chunks_sha256=""), 512, server.url, tmp_path)

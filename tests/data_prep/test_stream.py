@@ -18,6 +18,7 @@ from data_prep.errors import DataError, ShardError, StreamStateError
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import PreparedCorpus, write_shards
 from data_prep.shards import ShardReader
+from data_prep.shares import Shares
 from data_prep.stream import TrainingStream, stream_seed
 
 from .conftest import make_documents
@@ -64,7 +65,7 @@ def test_rows_are_full_and_framed(open_stream: Open, tokenizer) -> None:
 
 def test_an_epoch_holds_every_document_once(open_stream: Open, prepared: PreparedCorpus, tokenizer) -> None:
     expected = Counter(
-        tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).documents()
+        tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).all_documents()
     )
     stream = open_stream()
     flat: list[int] = []
@@ -124,6 +125,10 @@ def test_foreign_positions_are_refused(open_stream: Open) -> None:
         stream.load_state_dict(open_stream(seed=9).state_dict())
     with pytest.raises(StreamStateError, match="not a position"):
         stream.load_state_dict({"seed": 1})
+    for damage in ({"units": [10**6]}, {"units": ["x"]}, {"offset": -1}, {"offset": None}, {"other": 1}):
+        cursors = {"all": {**before["cursors"]["all"], **damage}}
+        with pytest.raises(StreamStateError, match="not a position"):
+            stream.load_state_dict({**before, "cursors": cursors})
     assert stream.state_dict() == before
 
 
@@ -161,19 +166,64 @@ def test_a_closed_stream_says_so(open_stream: Open) -> None:
         next(stream)
 
 
-def test_places_are_spread_evenly_and_their_text_does_not_overlap(
-    open_stream: Open, tokenizer, tmp_path: Path
-) -> None:
-    from data_prep.place import Place
+def _numbered_shards(folder: Path, tokenizer, documents: int) -> list[Path]:
+    """One document fills one row, and every row has a token of its own."""
     from data_prep.shards import ShardWriter, TokenizedDocument
 
-    assert [Place(0, number).start for number in range(4)] == [0.0, 0.5, 0.25, 0.75]
-    writer = ShardWriter(tmp_path, "a", len(tokenizer), block_tokens=31)
-    for index in range(64):  # one document fills one block and one row
-        writer.write(TokenizedDocument(np.full(31, 300 + index), np.array([31])))
-    paths = [tmp_path / entry.file for entry in writer.close()]
-    seen = []
-    for number in range(4):
-        stream = open_stream(paths, place=Place(7, number), seed=number, batch_size=1)
-        seen.append({int(t) for _ in range(15) for t in _original(next(stream))[0] if t >= 300})
-    assert len(set.union(*seen)) == sum(map(len, seen)) >= 56
+    writer = ShardWriter(folder, "a", len(tokenizer), block_tokens=31)
+    for index in range(documents):
+        writer.write(TokenizedDocument(np.full(30, 60 + index), np.array([30])))
+    return [folder / entry.file for entry in writer.close()]
+
+
+def test_readers_who_share_the_text_read_it_all_and_nothing_twice(
+    open_stream: Open, tokenizer, tmp_path: Path
+) -> None:
+    speeds = {"fast": 4.0, "slow": 2.0, "new": 0.0}
+    paths = _numbered_shards(tmp_path, tokenizer, 200)
+    seen: list[int] = []
+    shares = {}
+    for name in speeds:
+        stream = open_stream(
+            paths, shares=Shares(7, name, lambda: speeds), seed=stream_seed(7, name), batch_size=1, prefetch=0
+        )
+        rows = []
+        while stream.state_dict()["cursors"]["all"]["epoch"] == 0:
+            (row,) = _original(next(stream))
+            rows += [int(token) for token in row if token >= 60]
+        tokens = sorted(set(rows))
+        shares[name] = len(tokens)
+        seen += tokens
+    assert len(set(seen)) == 200
+    assert len(seen) == 200
+    assert shares["fast"] > 1.4 * shares["slow"]
+
+
+def test_the_share_of_one_who_leaves_falls_to_the_others(tokenizer) -> None:
+    units = np.arange(10_000)
+    before = {name: Shares(0, name, lambda: dict.fromkeys("abc", 1.0)).owned(5, units) for name in "abc"}
+    after = {name: Shares(0, name, lambda: dict.fromkeys("ab", 1.0)).owned(5, units) for name in "ab"}
+    assert (sum(before.values()) == 1).all()
+    assert (sum(after.values()) == 1).all()
+    for name in "ab":
+        assert (after[name] | ~before[name]).all(), "nobody loses what was theirs"
+    ranks = [Shares(0, "a", dict, rank=rank, ranks=3).owned(5, units) for rank in range(3)]
+    assert (sum(ranks) == 1).all()
+    with pytest.raises(DataError, match="ranks are numbered"):
+        Shares(0, "a", dict, rank=3, ranks=3)
+
+
+def test_one_who_was_away_goes_on_where_the_others_are(open_stream: Open, tokenizer, tmp_path: Path) -> None:
+    paths = _numbered_shards(tmp_path, tokenizer, 200)
+    stream = open_stream(paths, batch_size=1)
+    next(stream)
+    in_hand = stream.state_dict()["cursors"]["all"]["units"]
+    stream.catch_up(2.5)
+    assert 2.5 <= stream.position < 2.51
+    assert stream.state_dict()["cursors"]["all"]["units"] == in_hand
+    before = stream.position
+    stream.catch_up(1.0)
+    assert stream.position == before
+    while stream.state_dict()["cursors"]["all"]["units"] == in_hand:
+        next(stream)
+    assert stream.state_dict()["cursors"]["all"]["epoch"] == 2
