@@ -21,7 +21,7 @@ import torch
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
 from data_prep.masking import IGNORED_LABEL, WholeWordMasker
-from data_prep.tokenizer import train_tokenizer
+from data_prep.train_tokenizer import train_tokenizer
 
 Mask = Callable[[np.ndarray], np.ndarray]
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from data_prep.builtin import iter_documents
 from data_prep.corpus_folder import read_corpus
 from data_prep.documents import Document
+from data_prep.errors import DataError
+from data_prep.heldout import load_heldout
 from data_prep.prepare import prepare_corpus
+from data_prep.remote_file import is_url
+from data_prep.remote_prepared import fetch_prepared
+from data_prep.shards import read_manifest
+from data_prep.stream import check_weights
 from data_prep.tokenizer import load_tokenizer
 from swarm.bundle import (
     HELDOUT_NAME,
@@ -42,26 +48,53 @@ def prepare_bundle(
 
     :param base: folder that a relative `data.source` is relative to
     :param tokenizer: folder of the tokenizer that a new bundle must use; trained on the text without it
-    :raises BadInput: `data.source` is neither `builtin`, nor a corpus folder, nor a prepared directory, or a prepared
-        directory with another tokenizer
+    :raises BadInput: `data.source` is neither `builtin`, nor a corpus folder, nor a prepared directory or its URL; or
+        what it holds does not fit the spec or the tokenizer
     :raises OperationFailed: a file of an existing bundle was changed
     """
     if (directory / MANIFEST_NAME).is_file():
         return _reopen(directory, spec, identity)
     if directory.exists():  # unfinished: a manifest is written last
         shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    try:
+        _fill(directory, spec, base, say, tokenizer)
+        _check(directory, spec)
+    except DataError as error:
+        raise BadInput(f"data.source {spec.data.source}: {error}") from error
+    return pack_bundle(directory, spec, identity)
+
+
+def _fill(
+    directory: Path, spec: RunSpec, base: Path, say: Callable[[str], None], tokenizer: Path | None
+) -> None:
     source = base / Path(spec.data.source).expanduser()
     if spec.data.source == BUILTIN:
         say("preparing the built-in corpus (once)")
         _prepare(iter_documents(), directory, spec, say, tokenizer)
+    elif is_url(spec.data.source):
+        say(f"fetching what peers need to read {spec.data.source}")
+        fetch_prepared(spec.data.source, directory)
     elif any(source.glob(CORPUS_PARTS)):
         say(f"preparing the documents in {source} (once)")
         _prepare(read_corpus(source), directory, spec, say, tokenizer)
     else:
-        if tokenizer is not None:
-            _require_same_tokenizer(source / TOKENIZER_FOLDER, tokenizer)
         _copy_prepared(source, directory)
-    return pack_bundle(directory, spec, identity)
+    if tokenizer is not None:
+        _require_same_tokenizer(directory / TOKENIZER_FOLDER, tokenizer)
+
+
+def _check(directory: Path, spec: RunSpec) -> None:
+    """What of the spec depends on the text: better told here than by every peer."""
+    manifest = read_manifest(directory / SHARDS_FOLDER)
+    if spec.data.weights:
+        check_weights(spec.data.weights, {shard.source for shard in manifest.shards})
+    length = load_heldout(directory / HELDOUT_NAME)["input_ids"].shape[1]
+    if length > spec.model.max_position_embeddings:
+        raise DataError(
+            f"rows of the held-out set have {length} tokens, more than model.max_position_embeddings "
+            f"({spec.model.max_position_embeddings}): make it anew with a smaller --sequence-length"
+        )
 
 
 def _reopen(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifest:
@@ -104,7 +137,7 @@ def _prepare(
 def _require_same_tokenizer(theirs: Path, ours: Path) -> None:
     if load_tokenizer(theirs).get_vocab() != load_tokenizer(ours).get_vocab():
         raise BadInput(
-            f"the shards in {theirs.parent} were made with another tokenizer than the checkpoint: "
+            "the shards were made with another tokenizer than the checkpoint: "
             "give data.source the text or the shards that the run was started with"
         )
 
@@ -114,9 +147,9 @@ def _copy_prepared(source: Path, directory: Path) -> None:
     if missing:
         raise BadInput(
             f"data.source {source} has neither documents ({CORPUS_PARTS}) nor {missing[0]}: give `builtin`, a corpus "
-            f"folder written by `data-prep import`, `clean` or `dedup`, or a directory with {', '.join(_PARTS)}"
+            f"folder written by `data-prep import`, `clean` or `dedup`, a directory with {', '.join(_PARTS)} as "
+            "`data-prep shard` writes it, or its URL"
         )
-    directory.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:
         if (source / part).is_dir():
             shutil.copytree(source / part, directory / part, dirs_exist_ok=True)

@@ -33,7 +33,9 @@ def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an 
 
 @app.command("import")
 def import_(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, hf:DATASET_ID[:SPLIT], or builtin.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders, hf:DATASET_ID[@CONFIG][:SPLIT], or builtin.")
+    ],
     output: Output,
     source: Annotated[
         str | None, typer.Option(help="Name of the source; default: the folder's name.")
@@ -99,12 +101,15 @@ def tokenizer(
     corpus: Corpus,
     output: Output,
     vocab_size: Annotated[int, typer.Option(help="Pieces; rounded up to a multiple of 64.")] = 50_048,
+    algorithm: Annotated[str, typer.Option(help="unigram or bpe.")] = "unigram",
     as_json: Json = False,
 ) -> None:
-    """Train a Unigram tokenizer and measure it on held-out text."""
+    """Train a Unigram or BPE tokenizer and measure it on held-out text."""
     from data_prep.tokenizer_step import train_on_corpus
 
-    report = train_on_corpus(corpus, output, vocab_size, progress=_say)
+    if algorithm not in ("unigram", "bpe"):
+        raise DataError(f"--algorithm {algorithm}: there are unigram and bpe")
+    report = train_on_corpus(corpus, output, vocab_size, algorithm=algorithm, progress=_say)
     told = f"{report.vocab_size} pieces in {output}; {report.fertility} pieces a word on held-out text"
     _print(report.as_json(), as_json, told)
 
@@ -115,10 +120,17 @@ def shard(
     output: Output,
     tokenizer: Annotated[Path, typer.Option(help="Folder written by data-prep tokenizer.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    heldout_fraction: Annotated[
+        float, typer.Option(help="Share of the documents that is held out to measure the model on.")
+    ] = 0.002,
+    heldout_rows: Annotated[int, typer.Option(help="Rows of the held-out set.")] = 256,
+    sequence_length: Annotated[int, typer.Option(help="Tokens in a row of the held-out set.")] = 512,
     as_json: Json = False,
 ) -> None:
-    """Tokenize once into shards of ids with sentence ends and a manifest."""
-    from data_prep.shard_step import shard_corpus
+    """Tokenize once into shards of ids and a held-out set: a folder that a run can be started from."""
+    from data_prep.shard_step import HeldoutSettings, shard_corpus
+
+    heldout = HeldoutSettings(heldout_fraction, heldout_rows, sequence_length)
 
     with _progress_bar() as bar:
         task = bar.add_task("tokenizing", total=None)
@@ -126,12 +138,54 @@ def shard(
             corpus,
             tokenizer,
             output,
+            heldout=heldout,
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     counts = f"{manifest.tokens} tokens of {manifest.documents} documents"
     told = f"{counts} in {len(manifest.shards)} shards in {output}"
     _print(json.loads(manifest.to_json()), as_json, told)
+
+
+@app.command()
+def cluster(
+    corpus: Corpus,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; may be unfinished.")],
+    tokenizer: Annotated[Path, typer.Option(help="Folder written by data-prep tokenizer.")],
+    executor: Annotated[str, typer.Option(help="local, slurm or ray.")] = "local",
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks; no more than part files.")] = 1,
+    workers: Annotated[int, typer.Option(help="Tasks at once; -1: all.")] = -1,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
+    time: Annotated[str, typer.Option(help="Slurm time limit of a task.")] = "24:00:00",
+    skip: Annotated[list[str] | None, typer.Option(help="Cleaning rule to leave out.")] = None,
+    mask_contacts: Annotated[bool, typer.Option(help="Mask e-mail addresses and phone numbers.")] = False,
+    heldout_fraction: Annotated[float, typer.Option(help="Share of the documents held out.")] = 0.0001,
+    heldout_rows: Annotated[int, typer.Option(help="Rows of the held-out set.")] = 2048,
+    sequence_length: Annotated[int, typer.Option(help="Tokens in a row of the held-out set.")] = 512,
+    as_json: Json = False,
+) -> None:
+    """Clean, deduplicate and shard on many machines, by datatrove: local, Slurm or Ray."""
+    from data_prep.cluster import ClusterSettings, run_on_cluster
+    from data_prep.shard_step import HeldoutSettings
+
+    settings = ClusterSettings(
+        executor=executor,
+        tasks=tasks,
+        workers=workers,
+        partition=partition,
+        time=time,
+        skip=skip or (),
+        request={"contacts"} if mask_contacts else (),
+        heldout=HeldoutSettings(heldout_fraction, heldout_rows, sequence_length),
+    )
+    manifest = run_on_cluster(corpus, output, tokenizer, settings)
+    if manifest is None:
+        _print(
+            {"submitted": True}, as_json, f"submitted; {output} is finished when it has shards/manifest.json"
+        )
+    else:
+        told = f"{manifest.tokens} tokens of {manifest.documents} documents in {output}"
+        _print(json.loads(manifest.to_json()), as_json, told)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from data_prep.damage import DamageReport
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
-from data_prep.readers import Fields, read_file, read_hub
+from data_prep.readers import Fields, HubName, read_file, read_hub
 
 BUILTIN, HUB = "builtin", "hf:"
 
@@ -79,5 +79,5 @@ def _read(
         return read_file(path, source or path.resolve().parent.name, fields, damage)
     if name == BUILTIN:
         return iter_documents()
-    dataset, _, split = name[len(HUB) :].partition(":")
-    return read_hub(dataset, source or dataset, fields, split or "train")
+    hub = HubName.parse(name[len(HUB) :])
+    return read_hub(hub, source or Path(hub.dataset).name, fields, damage)

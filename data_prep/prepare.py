@@ -24,7 +24,8 @@ from data_prep.masking import WholeWordMasker
 from data_prep.seeds import stable_hash
 from data_prep.shards import MANIFEST, Manifest, ShardWriter, TokenizedDocument, file_sha256, read_manifest
 from data_prep.tokenize_documents import tokenize_documents
-from data_prep.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data_prep.tokenizer import load_tokenizer, save_tokenizer
+from data_prep.train_tokenizer import train_tokenizer
 
 TOKENIZER_DIR, SHARDS_DIR, HELDOUT_FILE = "tokenizer", "shards", "heldout.safetensors"
 Progress = Callable[[str], None]
@@ -125,9 +126,13 @@ def split_documents(
     training: list[Document] = []
     heldout: list[Document] = []
     for document in documents:
-        draw = stable_hash("heldout", seed, document.source, document.id) / 2**63
-        (heldout if draw < heldout_fraction else training).append(document)
+        (heldout if is_held_out(document, heldout_fraction, seed) else training).append(document)
     return training, heldout
+
+
+def is_held_out(document: Document, fraction: float, seed: int) -> bool:
+    """Whether a document belongs to the held-out part: its name and the seed decide."""
+    return stable_hash("heldout", seed, document.source, document.id) / 2**63 < fraction
 
 
 def write_shards(

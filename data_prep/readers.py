@@ -55,21 +55,53 @@ def read_file(path: Path, source: str, fields: Fields, damage: DamageReport) -> 
     )
 
 
-def read_hub(dataset: str, source: str, fields: Fields, split: str = "train") -> Iterator[Document]:
-    """A Hugging Face data set by id, streamed."""
-    from datasets import load_dataset
+@dataclass(frozen=True)
+class HubName:
+    """``ID[@CONFIG][:SPLIT]``, for example ``wikimedia/wikipedia@20231101.ru:train``; an ID may be a local folder."""
 
+    dataset: str
+    config: str | None
+    split: str
+
+    @classmethod
+    def parse(cls, text: str) -> HubName:
+        rest, _, split = text.partition(":")
+        dataset, _, config = rest.partition("@")
+        if not dataset:
+            raise DataError(f"hf:{text} names no data set: give hf:ID, hf:ID@CONFIG or hf:ID@CONFIG:SPLIT")
+        return cls(dataset, config or None, split or "train")
+
+
+def read_hub(name: HubName, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
+    """A Hugging Face data set by id, streamed; where the stream breaks off is reported.
+
+    Raises ``DataError`` when it does not exist, cannot be opened, or has no such field.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    failures = (OSError, ValueError, RuntimeError, DatasetsError, pa.ArrowException)
+    number = 0
     try:
-        rows = load_dataset(dataset, split=split, streaming=True)
-        for number, row in enumerate(rows):
-            if fields.text not in row:
-                raise DataError(
-                    f"{dataset} has no field {fields.text!r}; it has {sorted(row)}: use --text-field"
-                )
-            yield Document(str(row[fields.text]), source, str(row.get(fields.id, number)))
-    except (OSError, ValueError) as error:
+        rows = iter(load_dataset(name.dataset, name.config, split=name.split, streaming=True))
+    except failures as error:
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"the data set {dataset} cannot be read: {reason}") from error
+        raise DataError(f"the data set {name.dataset} cannot be read: {reason}") from error
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except failures as error:
+            damage.add(f"hf:{name.dataset}", f"after row {number}", error)
+            return
+        if fields.text not in row:
+            raise DataError(
+                f"{name.dataset} has no field {fields.text!r}; it has {sorted(row)}: use --text-field"
+            )
+        number += 1
+        if row[fields.text]:
+            yield Document(str(row[fields.text]), source, str(row.get(fields.id, number - 1)))
 
 
 def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:

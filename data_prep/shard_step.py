@@ -1,7 +1,8 @@
 """``data-prep shard``: a corpus folder to shards of token ids, on all cores, with a manifest.
 
 Batches go to worker processes and come back in order, so the shards do not depend on how many workers
-there are. ``folder/tokenizer`` holds a copy of the tokenizer the shards were written with.
+there are. The folder is one that a run can be started from, as it is or by its URL: ``tokenizer/``, ``shards/``,
+and ``heldout.safetensors``, made of documents that are not in the shards.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
 from data_prep.corpus_folder import count_documents, read_corpus
 from data_prep.documents import Document
-from data_prep.errors import ShardError
+from data_prep.errors import DataError, ShardError
 from data_prep.folders import finished_folder
-from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, file_sha256
+from data_prep.heldout import save_heldout
+from data_prep.masking import WholeWordMasker
+from data_prep.prepare import HELDOUT_FILE, SHARDS_DIR, TOKENIZER_DIR, heldout_ids, is_held_out
+from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, TokenizedDocument, file_sha256
 from data_prep.tokenize_worker import Batch, Result, start_worker, work
 from data_prep.tokenizer import load_tokenizer
 
@@ -26,11 +34,29 @@ _BATCH_CHARACTERS = 1 << 20
 _AHEAD = 4  # batches in flight per worker
 
 
+@dataclass(frozen=True)
+class HeldoutSettings:
+    """``fraction`` of the documents, chosen by their ids, is held out; ``rows`` of ``length`` tokens are masked."""
+
+    fraction: float = 0.002
+    rows: int = 256
+    length: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1 or self.rows < 1 or self.length < 8:
+            raise DataError(
+                "the held-out fraction must lie between 0 and 1, its rows be 1 or more, and its length 8 or more, "
+                f"not {self.fraction}, {self.rows} and {self.length}"
+            )
+
+
 def shard_corpus(
     input_dir: str | Path,
     tokenizer_dir: str | Path,
     output_dir: str | Path,
     *,
+    heldout: HeldoutSettings | None = None,
     workers: int | None = None,
     shard_tokens: int = 1 << 26,
     progress: Callable[[int, int], None] | None = None,
@@ -39,29 +65,55 @@ def shard_corpus(
 
     Raises ``DataError`` when the corpus or the tokenizer cannot be read or nothing is left to write.
     """
-    tokenizer = load_tokenizer(tokenizer_dir)
+    tokenizer, settings = load_tokenizer(tokenizer_dir), heldout or HeldoutSettings()
     total, done = count_documents(input_dir), 0
+    kept: list[TokenizedDocument] = []
+    wanted = settings.rows * settings.length  # ids; more would only fill the memory
     with finished_folder(Path(output_dir)) as folder:
+        (folder / SHARDS_DIR).mkdir()
         writers: dict[str, ShardWriter] = {}
         with _tokenizing(str(tokenizer_dir), workers or os.cpu_count() or 1) as tokenize:
-            for results in tokenize(_batches(read_corpus(input_dir))):
-                for source, document in results:
+            for results in tokenize(_batches(read_corpus(input_dir), settings)):
+                for source, held_out, document in results:
+                    if held_out:
+                        if wanted > 0:
+                            kept.append(document)
+                            wanted -= len(document.input_ids)
+                        continue
                     if source not in writers:
-                        writers[source] = ShardWriter(folder, source, len(tokenizer), shard_tokens)
+                        writers[source] = ShardWriter(
+                            folder / SHARDS_DIR, source, len(tokenizer), shard_tokens
+                        )
                     writers[source].write(document)
                 done += len(results)
                 if progress:
                     progress(done, total)
         entries = [entry for source in sorted(writers) for entry in writers[source].close()]
-        return _finish(folder, Path(tokenizer_dir), len(tokenizer), entries)
+        return finish_shards(folder, Path(tokenizer_dir), tokenizer, entries, kept, settings)
 
 
-def _finish(folder: Path, tokenizer_dir: Path, vocab_size: int, entries: list[ShardEntry]) -> Manifest:
+def finish_shards(
+    folder: Path,
+    tokenizer_dir: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    entries: list[ShardEntry],
+    held_out: list[TokenizedDocument],
+    settings: HeldoutSettings,
+) -> Manifest:
+    """Write all of a prepared folder but the shards that ``entries`` describe; the manifest comes last."""
+    if not any(len(document.input_ids) for document in held_out):
+        raise DataError(
+            f"a fraction of {settings.fraction} of this corpus is no document at all: "
+            "give a larger --heldout-fraction"
+        )
     if not entries:
         raise ShardError("no document has any words: nothing was written")
-    manifest = Manifest(file_sha256(tokenizer_dir / "tokenizer.json"), vocab_size, tuple(entries))
-    shutil.copytree(tokenizer_dir, folder / "tokenizer")
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    rows = heldout_ids(held_out, tokenizer, settings.length, settings.rows)
+    input_ids, labels = WholeWordMasker(tokenizer)(rows, np.random.default_rng([settings.seed, 3]))
+    save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels)
+    shutil.copytree(tokenizer_dir, folder / TOKENIZER_DIR, dirs_exist_ok=True)
+    manifest = Manifest(file_sha256(tokenizer_dir / "tokenizer.json"), len(tokenizer), tuple(entries))
+    (folder / SHARDS_DIR / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
@@ -87,11 +139,12 @@ def _in_order(pool: multiprocessing.pool.Pool, batches: Iterable[Batch], ahead: 
         waiting += [pool.apply_async(work, (batch,)) for batch in islice(iterator, 1)]
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[Batch]:
+def _batches(documents: Iterable[Document], heldout: HeldoutSettings) -> Iterator[Batch]:
     batch: Batch = []
     size = 0
     for document in documents:
-        batch.append((document.source, document.text))
+        held_out = is_held_out(document, heldout.fraction, heldout.seed)
+        batch.append((document.source, held_out, document.text))
         size += len(document.text)
         if size >= _BATCH_CHARACTERS:
             yield batch

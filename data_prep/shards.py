@@ -113,6 +113,7 @@ class ShardWriter:
     vocab_size: int
     shard_tokens: int = SHARD_TOKENS
     block_tokens: int = BLOCK_TOKENS
+    name: str = ""  # stands before the number in the shards' file names
     _entries: list[ShardEntry] = field(default_factory=list)
     _buffer: list[TokenizedDocument] = field(default_factory=list)
     _buffered: int = 0
@@ -135,7 +136,7 @@ class ShardWriter:
         if not self._buffer:
             return
         if self._open is None:
-            name = f"{_file_name(self.source)}-{len(self._entries):05d}.arrow"
+            name = f"{_file_name(self.source)}-{self.name}{len(self._entries):05d}.arrow"
             self._open = _OpenShard(self.directory / name, self.source, self.vocab_size)
         self._open.write(self._buffer)
         self._buffer, self._buffered = [], 0
@@ -224,8 +225,12 @@ class Shard(Protocol):
     source: str
     size: int
     vocab_size: int
-    documents: int
-    tokens: int
+
+    @property
+    def documents(self) -> int: ...
+
+    @property
+    def tokens(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -315,4 +320,8 @@ def _flat_and_offsets(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _file_name(source: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", source).strip("._") or "source"
+    """ASCII, as file names in run bundles and URLs must be; other names are told apart by a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", source).strip("._")[:64]
+    if plain == source:
+        return plain
+    return f"{plain or 'source'}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"

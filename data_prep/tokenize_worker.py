@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from data_prep.shards import TokenizedDocument
 from data_prep.tokenize_documents import DocumentTokenizer
 
-Batch = list[tuple[str, str]]  # source, text
-Result = list[tuple[str, TokenizedDocument]]
+Batch = list[tuple[str, bool, str]]  # source, whether it is held out, text
+Result = list[tuple[str, bool, TokenizedDocument]]
 _tokenize: DocumentTokenizer | None = None
 
 
@@ -23,5 +23,7 @@ def work(batch: Batch) -> Result:
     """Tokenized documents with their sources, in the order of ``batch``."""
     if _tokenize is None:
         raise RuntimeError("the worker was not started")
-    documents = _tokenize([text for _, text in batch])
-    return [(source, document) for (source, _), document in zip(batch, documents, strict=True)]
+    documents = _tokenize([text for _, _, text in batch])
+    return [
+        (source, held_out, document) for (source, held_out, _), document in zip(batch, documents, strict=True)
+    ]

@@ -1,21 +1,15 @@
-"""The run's tokenizer: SentencePiece Unigram pieces in which ``▁`` opens every word.
+"""The run's tokenizer: Unigram or BPE pieces in which ``▁`` opens every word.
 
-Training is SentencePiece's: the trainer of ``tokenizers`` gives other scores in every process, and a run's
-content hash depends on them. The result is an ordinary ``tokenizer.json`` that needs neither SentencePiece
-nor this project. Every text can be encoded: the Russian alphabet is always in the vocabulary, characters
-that are not fall back to bytes. Ids 0 to 4 are ``<pad> <unk> [CLS] [SEP] [MASK]``; the vocabulary is filled
-up to a multiple of 64 with pieces that never occur, because matrix kernels like such widths.
+It is an ordinary ``tokenizer.json`` that needs nothing of this project. Every text can be encoded: the Russian
+alphabet is always in the vocabulary, characters that are not fall back to bytes. Ids 0 to 4 are
+``<pad> <unk> [CLS] [SEP] [MASK]``; the vocabulary is filled up to a multiple of 64 with pieces that never occur,
+because matrix kernels like such widths. `train_tokenizer.py` makes one.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import string
-import tempfile
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -25,37 +19,8 @@ from data_prep.errors import TokenizerError
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 WORD_START = "▁"
-VOCAB_MULTIPLE = 64
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 UNUSED_PIECE = re.compile(r"<unused\d+>")
-
-_LETTERS = "".join(chr(c) for c in range(ord("а"), ord("я") + 1)) + "ё" + string.ascii_lowercase
-# ASCII marks are needed too: text such as "<pad>" must have a better reading than the special token
-_ALPHABET = _LETTERS + _LETTERS.upper() + string.digits + string.punctuation + "«»—…№"
-_NEVER_CHOSEN = -1000.0  # score of pieces that text must not be segmented into
-_TRAINER_THREADS = 2  # fixed, not the machine's: partial sums, and so the scores, depend on it
-_RARE_WORDS_MATTER_BELOW = 50_000
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train on ``texts``; the same texts give the same tokenizer on every machine.
-
-    Fewer than ``vocab_size`` pieces come out when the texts do not support more. Raises ``TokenizerError``
-    when there is no text or ``vocab_size`` cannot even hold the alphabet.
-    """
-    text_side = _text_side()
-    counts: Counter[str] = Counter()
-    chunks: Counter[str] = Counter()
-    for text in texts:
-        chunks.update(text.split())
-    for chunk, count in chunks.items():  # no piece spans a space: each distinct chunk is split once
-        normal = text_side.normalizer.normalize_str(chunk)
-        for word, _ in text_side.pre_tokenizer.pre_tokenize_str(normal):
-            counts[word] += count
-    if not counts:
-        raise TokenizerError("no text to train a tokenizer on: check the input files")
-    pieces = _pad_vocabulary(_train_unigram(counts, _round_up(vocab_size)))
-    return _wrap(pieces)
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
@@ -91,7 +56,7 @@ def check_special_tokens(tokenizer: PreTrainedTokenizerFast, where: str) -> None
         raise TokenizerError(f"the tokenizer {where} lacks {', '.join(missing)}: a masked LM needs them")
 
 
-def _text_side() -> Tokenizer:
+def text_side() -> Tokenizer:
     """Normalizer and word splitting, the same in training and use; punctuation never joins a word's piece."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
@@ -111,63 +76,10 @@ def _text_side() -> Tokenizer:
     return tokenizer
 
 
-def _train_unigram(counts: Counter[str], vocab_size: int) -> list[tuple[str, float]]:
-    # Sentencepiece is imported here: peers use tokenizers, and only training needs it.
-    import sentencepiece
-
-    least = 2 if len(counts) > _RARE_WORDS_MATTER_BELOW else 1
-    words = sorted((-count, word) for word, count in counts.items() if count >= least and "\t" not in word)
-    model = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv", newline="\n") as file:
-        file.writelines(f"{word}\t{-count}\n" for count, word in words)
-        file.flush()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                input=file.name,
-                input_format="tsv",
-                model_writer=model,
-                model_type="unigram",
-                vocab_size=vocab_size,
-                hard_vocab_limit=False,
-                byte_fallback=True,
-                required_chars=_ALPHABET,
-                # the defaults (1,000,000 and 0.75) took 48 s instead of 8 and gave 1.5 % more tokens a word
-                seed_sentencepiece_size=max(10 * vocab_size, 40_000),
-                shrinking_factor=0.6,
-                num_threads=_TRAINER_THREADS,
-                normalization_rule_name="identity",
-                add_dummy_prefix=False,
-                remove_extra_whitespaces=False,
-                pad_id=0,
-                pad_piece=PAD,
-                unk_id=1,
-                unk_piece=UNK,
-                bos_id=-1,
-                eos_id=-1,
-                control_symbols=[CLS, SEP, MASK],
-                minloglevel=2,
-            )
-        except (RuntimeError, OSError) as error:
-            raise TokenizerError(
-                f"vocab_size {vocab_size} does not suit this text: {_last_line(error)}"
-            ) from error
-    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    return [(trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.get_piece_size())]
-
-
-def _pad_vocabulary(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Special and byte pieces must not match text that spells them; unused pieces fill up to the multiple."""
-    fixed = [
-        (piece, _NEVER_CHOSEN if piece in SPECIAL_TOKENS or BYTE_PIECE.fullmatch(piece) else score)
-        for piece, score in pieces
-    ]
-    missing = _round_up(len(fixed)) - len(fixed)
-    return fixed + [(f"<unused{i}>", _NEVER_CHOSEN) for i in range(missing)]
-
-
-def _wrap(pieces: list[tuple[str, float]]) -> PreTrainedTokenizerFast:
-    tokenizer = _text_side()
-    tokenizer.model = models.Unigram(pieces, unk_id=1, byte_fallback=True)
+def wrap_model(model: models.Model) -> PreTrainedTokenizerFast:
+    """A model whose first pieces are the special tokens, with everything around it."""
+    tokenizer = text_side()
+    tokenizer.model = model
     tokenizer.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Metaspace(replacement=WORD_START, prepend_scheme="first")]
     )
@@ -190,11 +102,3 @@ def _wrap(pieces: list[tuple[str, float]]) -> PreTrainedTokenizerFast:
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
-
-
-def _round_up(size: int) -> int:
-    return -(-size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -13,7 +13,8 @@ from data_prep.corpus_folder import corpus_parts, read_corpus
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
 from data_prep.seeds import stable_hash
-from data_prep.tokenizer import save_tokenizer, train_tokenizer
+from data_prep.tokenizer import save_tokenizer
+from data_prep.train_tokenizer import Algorithm, train_tokenizer
 
 _WORD = re.compile(r"[^\W_]+")
 _HELDOUT_IN = 50  # one document in so many measures fertility and is not trained on
@@ -38,6 +39,7 @@ def train_on_corpus(
     output_dir: str | Path,
     vocab_size: int,
     *,
+    algorithm: Algorithm = "unigram",
     max_characters: int = 500_000_000,
     progress: Callable[[str], None] | None = None,
 ) -> TokenizerReport:
@@ -48,7 +50,7 @@ def train_on_corpus(
     with finished_folder(Path(output_dir)) as folder:
         report("counting words")
         texts = _training_texts(input_dir, heldout, max_characters)
-        tokenizer = train_tokenizer(texts, vocab_size)
+        tokenizer = train_tokenizer(texts, vocab_size, algorithm)
         save_tokenizer(tokenizer, folder)
         report("measuring fertility")
         return measure(tokenizer, heldout)

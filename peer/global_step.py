@@ -37,6 +37,7 @@ class StepSeconds:
 
     :param matchmaking: finding the group, and attempts that failed; `allreduce`: exchanging
     :param averaging: all of the step after it was due: the two above, and the update
+    :param data: waiting for samples to train on
     :param total: from the end of our last step to the end of this one
     """
 
@@ -44,6 +45,7 @@ class StepSeconds:
     allreduce: float
     averaging: float
     total: float
+    data: float = 0.0
 
     @property
     def compute(self) -> float:

@@ -18,8 +18,6 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from data_prep.masking import WholeWordMasker
-from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
@@ -30,12 +28,13 @@ from peer.hand_over import HandOverDesk
 from peer.preemption import PreemptionNotice
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
+from peer.samples import open_samples
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from peer.training_loop import TrainingLoop
 from swarm.addresses import Address, require_port_free, require_reachable
 from swarm.averager import SwarmAverager
-from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of, shard_paths
+from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
@@ -140,7 +139,15 @@ def _participate(
         spec,
         Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
     )
-    stream = _open_stream(options, spec, tokenizer, bundle, identity)
+    samples = open_samples(
+        spec,
+        tokenizer,
+        bundle,
+        options.cache_dir,
+        presence,
+        batch_size=options.micro_batch_size or spec.training.micro_batch_size,
+        warn=reporter.message,
+    )
     try:
         BundleServer(bundle).start(service)
         presence.start()
@@ -151,7 +158,7 @@ def _participate(
         loop = TrainingLoop(
             spec,
             state,
-            stream,
+            samples,
             accumulator,
             GlobalStep(state, accumulator, averager, buffers, presence, suspension),
             Synchronizer(state, averager, presence, grace.requested),
@@ -172,6 +179,7 @@ def _participate(
         grace.farewell = say_goodbye
         try:
             reason = loop.run(options.stop_after_steps)
+            samples.save()
         finally:
             in_time = grace.take_farewell() is not None
             if in_time:
@@ -179,25 +187,13 @@ def _participate(
         if in_time:
             reporter.left(reason, loop.samples_contributed, loop.samples_computed)
     finally:
-        stream.close()
+        samples.close()
         service.stop()
         averager.shutdown()
 
 
 def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerFast) -> LeanAlbertForPreTraining:
     return build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-
-
-def _open_stream(
-    options: JoinOptions, spec: RunSpec, tokenizer: PreTrainedTokenizerFast, bundle: Path, identity: Identity
-) -> TrainingStream:
-    return TrainingStream(
-        shard_paths(bundle),
-        WholeWordMasker(tokenizer),
-        sequence_length=spec.data.sequence_length,
-        batch_size=options.micro_batch_size or spec.training.micro_batch_size,
-        seed=stream_seed(spec.seed, identity.peer_id),
-    )
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Activity:
     rounds_failed: int = 0
     samples_handed_over: int = 0
     samples_taken_over: int = 0
+    text_position: float = 0.0
     reloads: Mapping[str, int] = field(default_factory=dict)
     last_error: str = ""
 
@@ -177,6 +178,7 @@ class Presence:
             branch=activity.branch,
             departing=activity.departing,
             addresses=self._addresses,
+            text_position=activity.text_position,
         )
 
     def _peer_record(self) -> PeerRecord:

@@ -96,6 +96,7 @@ class JsonReporter(Reporter):
                 "compute": round(report.seconds.compute, 3),
                 "matchmaking": round(report.seconds.matchmaking, 3),
                 "allreduce": round(report.seconds.allreduce, 3),
+                "data": round(report.seconds.data, 4),
                 "total": round(report.seconds.total, 3),
             },
         )

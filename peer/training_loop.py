@@ -10,16 +10,17 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
-from data_prep.stream import TrainingStream
 from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport
 from peer.hand_over import HandOverDesk
 from peer.presence import Presence
 from peer.reporting import Reporter
+from peer.samples import Samples
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
@@ -41,7 +42,7 @@ class TrainingLoop:
         self,
         spec: RunSpec,
         state: TrainingState,
-        stream: TrainingStream,
+        samples: Samples,
         accumulator: Accumulator,
         global_step: GlobalStep,
         synchronizer: Synchronizer,
@@ -52,7 +53,7 @@ class TrainingLoop:
         reporter: Reporter,
         stop: threading.Event,
     ):
-        self.spec, self.state, self.stream = spec, state, stream
+        self.spec, self.state, self.samples = spec, state, samples
         self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
         self.presence, self.desk, self.departure = presence, desk, departure
         self.suspension, self.reporter, self.stop = suspension, reporter, stop
@@ -113,6 +114,7 @@ class TrainingLoop:
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
+        self.samples.join_others(self.presence.view)
         self.presence.update(state=PeerState.TRAINING, samples=0)
         self.reporter.synced(synced)
 
@@ -127,7 +129,8 @@ class TrainingLoop:
     def _micro_batch(self) -> None:
         started = time.monotonic()
         batch = {
-            name: tensor.to(self.state.parameters[0].device) for name, tensor in next(self.stream).items()
+            name: tensor.to(self.state.parameters[0].device)
+            for name, tensor in self.samples.next_batch(self.state.step).items()
         }
         samples = len(batch["input_ids"])
         with _autocast(self.state.parameters[0].device):
@@ -150,6 +153,8 @@ class TrainingLoop:
     def _make_step(self) -> None:
         report = self.global_step.make()
         if report is not None:
+            self.samples.keep_up(self.presence.view)
+            report = replace(report, seconds=replace(report.seconds, data=self.samples.take_wait()))
             self.steps_made += 1
             self.samples_contributed += report.samples
             self.presence.update(
@@ -181,7 +186,11 @@ class TrainingLoop:
 
     def _summary(self, report: StepReport) -> str:
         share = report.samples / report.swarm_samples if report.swarm_samples else 0.0
-        return f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours"
+        waited = report.seconds.data / report.seconds.total if report.seconds.total else 0.0
+        return (
+            f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours, "
+            f"{waited:.1%} of the time waiting for text"
+        )
 
 
 @contextlib.contextmanager

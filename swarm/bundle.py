@@ -5,7 +5,7 @@
       spec.json               the run spec
       tokenizer/…             a Hugging Face tokenizer
       heldout.safetensors     the held-out set
-      shards/…                token ids to train on
+      shards/…                token ids to train on; only their manifest where they lie on an HTTP server
 
 The fingerprint of a run is the SHA-256 of the signed payload. File names come from a small alphabet and at most one
 folder, so nothing a sender writes can leave the receiver's folder; sizes are known before a byte is taken.
@@ -210,7 +210,7 @@ class BundleCache:
 
 def shard_paths(directory: Path) -> list[Path]:
     """The training shards of a bundle, in the order of their names."""
-    return sorted(path for path in (directory / SHARDS_FOLDER).iterdir() if path.suffix != ".json")
+    return sorted((directory / SHARDS_FOLDER).glob("*.arrow"))
 
 
 def _describe(path: Path, directory: Path) -> BundleFile:

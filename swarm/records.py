@@ -50,6 +50,7 @@ class Lease(_Record):
 
     :param branch: of its training state, see `Snapshot`
     :param addresses: where it listens; empty in client mode
+    :param text_position: how far it has come in the text, in epochs
     :param departing: it is about to go: still counts in this step, but nothing may be entrusted to it
     """
 
@@ -65,6 +66,7 @@ class Lease(_Record):
     branch: Branch = ""
     departing: bool = False
     addresses: Annotated[tuple[ListenAddress, ...], Field(max_length=MAX_ADDRESSES)] = ()
+    text_position: Rate = 0.0
 
 
 class PeerRecord(_Record):

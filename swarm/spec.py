@@ -14,12 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_prep.length_schedule import LengthSchedule
 from swarm.errors import BadInput
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+LENGTH_MULTIPLE = 64  # tensor cores like it
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -53,17 +56,44 @@ class ModelSpec(_Section):
 
 
 class DataSpec(_Section):
-    """Where the text comes from: `builtin`, or a folder made by `data-prep` (relative to the spec's file).
+    """Where the text comes from: `builtin`, a folder made by `data-prep` (relative to the spec's file), or a URL.
 
     Of a corpus folder the coordinator makes tokenizer, shards and held-out set itself, in memory; a folder that
-    already has `tokenizer/`, `shards/` and `heldout.safetensors` is taken as it is.
+    already has `tokenizer/`, `shards/` and `heldout.safetensors` (`data-prep shard` writes one) is taken as it is.
+    Such a folder on an HTTP server that knows ranges is named by its URL: peers then read the shards from there.
+
+    :param weights: share of the samples by source; all of them named by the shards' manifest. By size without it
+    :param sentence_pairs: samples are two segments, and the model learns their order as well
+    :param sequence_length_start: length of the samples at global step 0, which grows to `sequence_length` within
+        `sequence_length_warmup_steps`
     """
 
-    source: str = "builtin"
+    source: Annotated[str, Field(min_length=1)] = "builtin"
     vocab_size: Positive = 8192
     sequence_length: Annotated[int, Field(ge=8)] = 128
+    sequence_length_start: Annotated[int, Field(ge=8)] | None = None
+    sequence_length_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    sentence_pairs: bool = False
     heldout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     heldout_rows: Positive = 256
+
+    @model_validator(mode="after")
+    def _text_can_be_drawn(self) -> DataSpec:
+        if (self.sequence_length_start is None) != (self.sequence_length_warmup_steps == 0):
+            raise ValueError("sequence_length_start and sequence_length_warmup_steps go together")
+        if self.sequence_length_start is not None and self.sequence_length_start > self.sequence_length:
+            raise ValueError("sequence_length_start must not exceed sequence_length")
+        if self.weights and not any(self.weights.values()):
+            raise ValueError("weights must not all be 0")
+        return self
+
+    @property
+    def length_schedule(self) -> LengthSchedule:
+        """Length of the samples at every global step."""
+        start = self.sequence_length_start or self.sequence_length
+        multiple = min(start, LENGTH_MULTIPLE)
+        return LengthSchedule(start, self.sequence_length, self.sequence_length_warmup_steps, multiple)
 
 
 class TrainingSpec(_Section):

@@ -17,21 +17,21 @@ from model.lamb import Lamb, parameter_groups
 from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
 
-UNTRAINED = ("albert.pooler.", "sop_classifier.")
+WITHOUT_PAIRS_UNTRAINED = ("albert.pooler.", "sop_classifier.")
 
 
 def build_model(spec: RunSpec, *, vocab_size: int, pad_token_id: int) -> LeanAlbertForPreTraining:
     """LeanALBERT of this spec, initialised from its seed: bit-equal in every process.
 
-    The pooler and the sentence-order head are frozen: masked LM does not train them, LAMB's weight decay would
-    shrink what has no gradient, and frozen parameters need not travel.
+    Without sentence pairs the pooler and the sentence-order head are frozen: masked LM does not train them, LAMB's
+    weight decay would shrink what has no gradient, and frozen parameters need not travel.
     """
     config = LeanAlbertConfig(vocab_size=vocab_size, pad_token_id=pad_token_id, **spec.model.model_dump())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = LeanAlbertForPreTraining(config)
     for name, parameter in model.named_parameters():
-        if name.startswith(UNTRAINED):
+        if name.startswith(WITHOUT_PAIRS_UNTRAINED) and not spec.data.sentence_pairs:
             parameter.requires_grad_(False)
     return model
 

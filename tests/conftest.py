@@ -98,7 +98,11 @@ def make_spec(tmp_path, prepared_data) -> Callable[..., Path]:
 
 
 def to_toml(value: object) -> str:
-    """A string or number as TOML writes it."""
+    """A string, number, boolean or table of them as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {to_toml(entry)}' for key, entry in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

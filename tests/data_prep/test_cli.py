@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
+from data_prep.heldout import load_heldout
 from data_prep.masking import WholeWordMasker
-from data_prep.prepare import write_shards
-from data_prep.shards import ShardReader, file_sha256, read_manifest
+from data_prep.prepare import open_prepared, write_shards
+from data_prep.shards import ShardReader, file_sha256
 from data_prep.stream import TrainingStream
 from data_prep.tokenizer import load_tokenizer
 
 from .conftest import make_documents
+
+HELDOUT = ("--heldout-fraction", 0.1, "--heldout-rows", 16, "--sequence-length", 32)
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -49,6 +52,7 @@ def test_all_steps(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
             tmp_path / "tokenizer",
             "--workers",
             1,
+            *HELDOUT,
         ),
         ("stats", tmp_path / "dedup", "-o", tmp_path / "stats", "--history", tmp_path / "clean"),
     ]
@@ -66,11 +70,12 @@ def test_all_steps(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     page = (tmp_path / "stats" / "stats.html").read_text()
     assert "<svg" in page
     assert "http" not in page
-    manifest = read_manifest(tmp_path / "shards")
-    assert manifest.documents == told["dedup"]["documents"]
+    prepared = open_prepared(tmp_path / "shards")
+    manifest, rows = prepared.manifest, load_heldout(prepared.heldout_path)["input_ids"]
+    assert rows.shape == (16, 32)
+    assert 0.85 < manifest.documents / told["dedup"]["documents"] < 0.95
     masker = WholeWordMasker(load_tokenizer(tmp_path / "shards" / "tokenizer"))
-    paths = [tmp_path / "shards" / shard.file for shard in manifest.shards]
-    with TrainingStream(paths, masker, sequence_length=32, batch_size=2, seed=0) as stream:
+    with TrainingStream(prepared.shard_paths, masker, sequence_length=32, batch_size=2, seed=0) as stream:
         assert next(stream)["input_ids"].shape == (2, 32)
 
 
@@ -91,11 +96,11 @@ def test_shards_do_not_depend_on_the_number_of_workers(
             prepared.tokenizer_dir,
             "--workers",
             workers,
+            *HELDOUT,
         )
         assert code == 0, err
-        digests.append(
-            [(shard.file, file_sha256(output / shard.file)) for shard in read_manifest(output).shards]
-        )
+        files = sorted(path for path in output.rglob("*") if path.is_file())
+        digests.append([(path.relative_to(output), file_sha256(path)) for path in files])
     assert digests[0] == digests[1]
 
 
@@ -126,6 +131,8 @@ def test_many_shards_of_one_source(prepared, tokenizer, tmp_path: Path) -> None:
         ("clean", ".", "-o", "out"),
         ("dedup", ".", "-o", "out", "--threshold", "3"),
         ("tokenizer", ".", "-o", "out"),
+        ("tokenizer", ".", "-o", "out", "--algorithm", "wordpiece"),
+        ("shard", ".", "-o", "out", "--tokenizer", "absent", "--heldout-fraction", "2"),
         ("shard", ".", "-o", "out", "--tokenizer", "absent"),
         ("stats", ".", "-o", "out"),
     ],

@@ -52,7 +52,9 @@ def test_heldout_rows_are_masked_and_absent_from_the_shards(prepared: PreparedCo
     predicted = heldout["labels"] != -100
     assert 0.10 < predicted.float().mean() < 0.16
     original = torch.where(predicted, heldout["labels"], heldout["input_ids"])
-    training = {tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).all_documents()}
+    training = {
+        tuple(d.input_ids) for path in prepared.shard_paths for d in ShardReader(path).all_documents()
+    }
     body = original[0].tolist()
     document = body[1 : body.index(tokenizer.sep_token_id)]
     assert tuple(document) not in training

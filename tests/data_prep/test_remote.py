@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,63 +12,15 @@ import torch
 from data_prep.errors import ShardError, ShardUnavailable
 from data_prep.masking import WholeWordMasker
 from data_prep.remote_file import RemoteFile
-from data_prep.remote_shard import RemoteShard, remote_shards
-from data_prep.shards import Manifest, ShardEntry, ShardWriter
+from data_prep.remote_shard import RemoteShard
+from data_prep.shards import ShardWriter
 from data_prep.stream import TrainingStream
 from data_prep.tokenize_documents import tokenize_documents
 
 from .conftest import make_documents
+from .range_server import Server, serving
 
 OPTIONS = {"sequence_length": 32, "batch_size": 4, "seed": 5}
-
-
-@dataclass
-class Server:
-    """What the handler below serves, and what it was asked for."""
-
-    folder: Path
-    url: str = ""
-    away: set[str] = field(default_factory=set)
-    spoilt: bool = False
-    served: int = 0
-    entries: tuple[ShardEntry, ...] = ()
-
-    def shards(self, cache: Path) -> list[RemoteShard]:
-        return remote_shards(Manifest("", self.entries_vocabulary, self.entries), self.url, cache)
-
-    entries_vocabulary: int = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    def __init__(self, server_state: Server, *arguments: object) -> None:
-        self.state = server_state
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        name = self.path.lstrip("/")
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if name in self.state.away or "*" in self.state.away:
-            self.send_error(503)
-            return
-        data = (self.state.folder / name).read_bytes()
-        if asked is None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-            return
-        if self.state.spoilt:
-            data = bytes(len(data))
-        part = data[int(asked[1]) : int(asked[2]) + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        self.state.served += len(part)
-        self.wfile.write(part)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
@@ -85,14 +33,8 @@ def server(tokenizer, tmp_path: Path) -> Iterator[Server]:
     entries = tuple(writer.close())
     assert len(entries) > 2
     state = Server(folder, entries=entries, entries_vocabulary=len(tokenizer))
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, state))
-    state.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield state
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(state):
+        yield state
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from data_prep.documents import Document
 from data_prep.errors import TokenizerError
 from data_prep.prepare import PreparedCorpus
 from data_prep.tokenize_documents import tokenize_documents
-from data_prep.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data_prep.tokenizer import load_tokenizer, save_tokenizer
+from data_prep.train_tokenizer import train_tokenizer
 
 ALPHABET = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
 
@@ -90,6 +91,33 @@ def test_loads_without_this_project(prepared: PreparedCorpus, tmp_path: Path) ->
     assert result.stdout.strip() == str(expected)
 
 
+@pytest.fixture(scope="module")
+def bpe(documents):
+    return train_tokenizer((document.text for document in documents), 1000, "bpe")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_bpe_knows_every_text(bpe, text: str) -> None:
+    assert bpe.unk_token_id not in bpe(text.replace("<unk>", ""))["input_ids"]
+
+
+def test_bpe_has_the_same_words_and_alphabet(bpe, tokenizer, documents, tmp_path: Path) -> None:
+    assert len(bpe) % 64 == 0
+    assert set(ALPHABET + ALPHABET.upper()) <= set(bpe.get_vocab())
+    assert bpe.convert_tokens_to_ids(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
+    text = "Старик ищет лодку, у дома 😀."
+    for one in (bpe, tokenizer):
+        assert sum(token.startswith("▁") for token in one.tokenize(text)) == 6
+    assert bpe.decode(bpe(text)["input_ids"], skip_special_tokens=True) == text
+    (tokenized,) = tokenize_documents([Document("Пишут [MASK] и <0x41> в тексте.", "a", "1")], bpe)
+    assert not set(tokenized.input_ids.tolist()) & {*bpe.all_special_ids, bpe.get_vocab()["<0x41>"]}
+    again = train_tokenizer((document.text for document in documents), 1000, "bpe")
+    assert again.backend_tokenizer.to_str() == bpe.backend_tokenizer.to_str()
+    save_tokenizer(bpe, tmp_path)
+    assert load_tokenizer(tmp_path).tokenize(text) == bpe.tokenize(text)
+
+
 @pytest.mark.heavy
 def test_fill_mask_pipeline(tokenizer) -> None:
     from transformers import BertConfig, BertForMaskedLM, pipeline
@@ -116,6 +144,10 @@ def test_bad_input(tmp_path: Path) -> None:
         train_tokenizer([" ", ""], 512)
     with pytest.raises(TokenizerError, match="vocab_size 64"):
         train_tokenizer(["мама мыла раму"], 64)
+    with pytest.raises(TokenizerError, match="no text"):
+        train_tokenizer([" ", ""], 512, "bpe")
+    with pytest.raises(TokenizerError, match="vocab_size 64"):
+        train_tokenizer(["мама мыла раму"], 64, "bpe")
     with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")

@@ -23,7 +23,8 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from data_prep.tokenizer import save_tokenizer, train_tokenizer
+from data_prep.tokenizer import save_tokenizer
+from data_prep.train_tokenizer import train_tokenizer
 from model import LeanAlbertConfig, LeanAlbertForPreTraining
 from tests.finetune.layouts import sentence
 
