@@ -85,7 +85,7 @@ def read_hub(name: HubName, source: str, fields: Fields, damage: DamageReport) -
     try:
         rows = iter(load_dataset(name.dataset, name.config, split=name.split, streaming=True))
     except failures as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise DataError(f"the data set {name.dataset} cannot be read: {reason}") from error
     while True:
         try:

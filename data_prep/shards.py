@@ -315,8 +315,15 @@ def _list_array(rows: list[np.ndarray], kind: pa.ListType) -> pa.ListArray:
 
 
 def _flat_and_offsets(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
-    offsets = column.offsets.to_numpy()
-    return column.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+    offsets = _numbers(column.offsets, np.int32)
+    width = np.uint16 if column.values.type == pa.uint16() else np.uint32
+    return _numbers(column.values, width)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _numbers(array: pa.Array, dtype: type) -> np.ndarray:
+    """A view; `to_numpy` would import pandas, which takes a second at the beginning of every peer's life."""
+    whole = np.frombuffer(array.buffers()[1] or b"", dtype=dtype)
+    return whole[array.offset : array.offset + len(array)]
 
 
 def _file_name(source: str) -> str:

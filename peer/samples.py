@@ -70,9 +70,10 @@ class Samples:
         self._tell_of_servers()
         self.save()
 
-    def join_others(self, view: SwarmView) -> None:
+    def join_others(self, view: SwarmView, global_step: int) -> None:
         """On arrival: what the others have read while we were not there is not ours any more."""
         self.keep_up(view, tolerance=0.0)
+        self._stream.sequence_length = self._length(global_step)
         self._stream.read_ahead()
 
     def save(self) -> None:

@@ -114,7 +114,7 @@ class TrainingLoop:
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
-        self.samples.join_others(self.presence.view)
+        self.samples.join_others(self.presence.view, self.state.step)
         self.presence.update(state=PeerState.TRAINING, samples=0)
         self.reporter.synced(synced)
 

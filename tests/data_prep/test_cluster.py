@@ -39,7 +39,6 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.heavy
 def test_stages_of_a_cluster(corpus: Path, prepared, tmp_path: Path) -> None:
     pytest.importorskip("datatrove", reason='needs datatrove: pip install "artel[cluster]"')
     settings = ClusterSettings(tasks=3, workers=1, skip=["quality", "language"], heldout=HELDOUT)

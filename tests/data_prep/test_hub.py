@@ -76,8 +76,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path.startswith("/api/datasets/artel/wiki/tree/"):
-            self._json([self._entry(file) for file in self._files()])
+        if found := re.fullmatch(r"/api/datasets/artel/wiki/tree/[^/]+/?(.*)", path):
+            self._json([self._entry(file) for file in sorted((self.folder / found[1]).iterdir())])
         elif path.startswith("/api/datasets/artel/wiki"):
             files = [{"rfilename": entry["path"]} for entry in map(self._entry, self._files())]
             facts = {"id": "artel/wiki", "sha": REVISION, "siblings": files, "tags": [], "downloads": 0}
@@ -100,11 +100,12 @@ class Hub(BaseHTTPRequestHandler):
 
     def _entry(self, path: Path) -> dict[str, object]:
         name = path.relative_to(self.folder).as_posix()
-        return {"type": "file", "path": name, "size": path.stat().st_size, "oid": "0" * 40}
+        kind = "directory" if path.is_dir() else "file"
+        return {"type": kind, "path": name, "size": path.stat().st_size, "oid": "0" * 40}
 
     def _file(self, path: Path) -> None:
         if not path.is_file():
-            self._json({"error": "Entry not found"}, 404)
+            self._json({"error": "Entry not found"}, 404, "EntryNotFound")
             return
         data, size = path.read_bytes(), path.stat().st_size
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -118,11 +119,11 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("ETag", '"0123"')
         self._send(data)
 
-    def _json(self, content: object, status: int = 200) -> None:
+    def _json(self, content: object, status: int = 200, error: str = "RepoNotFound") -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         if status == 404:
-            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("X-Error-Code", error)
         self._send(json.dumps(content).encode())
 
     def _send(self, data: bytes) -> None:
