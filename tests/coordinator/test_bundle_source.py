@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from coordinator.bundle_source import prepare_bundle
@@ -11,17 +13,18 @@ from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
 from swarm.spec import RunSpec
 from tests.conftest import SEQUENCE_LENGTH, VOCAB_SIZE, made_up_documents
+from tests.data_prep.range_server import Server, serving
 
 
-def spec_of(source: str) -> RunSpec:
+def spec_of(source: str, **more) -> RunSpec:
     data = {"source": source, "vocab_size": VOCAB_SIZE, "sequence_length": SEQUENCE_LENGTH, "heldout_rows": 8}
-    return RunSpec(name="bundle", data=data)
+    return RunSpec(name="bundle", data=data | more)
 
 
-def prepare(tmp_path, source: str, identity: Identity | None = None):
+def prepare(tmp_path, source: str, identity: Identity | None = None, **more):
     said: list[str] = []
     signed = prepare_bundle(
-        tmp_path / "bundle", spec_of(source), tmp_path, identity or Identity.generate(), said.append
+        tmp_path / "bundle", spec_of(source, **more), tmp_path, identity or Identity.generate(), said.append
     )
     return signed, said
 
@@ -62,3 +65,46 @@ def test_a_changed_file_is_not_served(tmp_path, prepared_data):
 def test_a_source_that_is_none_is_named(tmp_path, source):
     with pytest.raises(BadInput, match="has neither documents"):
         prepare(tmp_path, source)
+
+
+@pytest.fixture
+def server(tmp_path, prepared_data):
+    shutil.copytree(prepared_data, tmp_path / "served")
+    with serving(Server(tmp_path / "served")) as server:
+        yield server
+
+
+def test_of_a_url_only_the_manifest_of_the_shards_is_in_the_bundle(tmp_path, server):
+    signed, _said = prepare(tmp_path, f"{server.url}/")
+    names = {file.name for file in signed.open().files}
+    assert {name for name in names if name.startswith("shards/")} == {"shards/manifest.json"}
+    assert {HELDOUT_NAME, "tokenizer/tokenizer.json"} <= names
+    assert shard_paths(tmp_path / "bundle") == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda server: server.away.add("*"), "answers 503"),
+        (lambda server: (server.folder / HELDOUT_NAME).unlink(), "answers 404"),
+        (lambda server: (server.folder / "tokenizer" / "tokenizer.json").write_text("{}"), "is not the one"),
+        (lambda server: setattr(server, "spoilt", True), "not those of the manifest"),
+        (lambda server: setattr(server, "knows_ranges", False), "does not serve ranges"),
+    ],
+)
+def test_what_is_wrong_at_a_url_is_told_before_the_run_begins(tmp_path, server, spoil, words):
+    spoil(server)
+    with pytest.raises(BadInput, match=words) as caught:
+        prepare(tmp_path, server.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_url_where_nobody_listens(tmp_path):
+    with pytest.raises(BadInput, match="cannot be fetched"):
+        prepare(tmp_path, "http://127.0.0.1:9/corpus")
+
+
+def test_weights_of_sources_that_are_not_there(tmp_path, prepared_data):
+    with pytest.raises(BadInput, match="weights name sources without shards: web"):
+        prepare(tmp_path, str(prepared_data), weights={"web": 1.0})
+    prepare(tmp_path, str(prepared_data), weights={"made-up": 1.0})

@@ -24,6 +24,7 @@ class Server:
     url: str = ""
     away: set[str] = field(default_factory=set)
     spoilt: bool = False
+    knows_ranges: bool = True
     served: int = 0
     entries: tuple[ShardEntry, ...] = ()
 
@@ -50,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data = (self.state.folder / name).read_bytes()
-        if asked is None:
+        if asked is None or not self.state.knows_ranges:
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -32,6 +32,13 @@ def test_examples_are_valid(name):
         ('name = "x"\n[model]\nhidden_size = 10\nnum_attention_heads = 4', "must be a multiple"),
         ('name = "x"\n[leases]\nperiod = 5.0\nexpiration = 6.0', "at least 3 times period"),
         ('name = "x"\n[data]\nsequence_length = 4096', "must not exceed model.max_position_embeddings"),
+        ('name = "x"\n[data]\nsequence_length_start = 32', "go together"),
+        (
+            'name = "x"\n[data]\nsequence_length_start = 512\nsequence_length_warmup_steps = 9',
+            "must not exceed sequence_length",
+        ),
+        ('name = "x"\n[data]\nweights = { web = -1 }', "`data.weights.web`"),
+        ('name = "x"\n[data]\nweights = { web = 0 }', "must not all be 0"),
         ("name = ", "is not valid TOML"),
         ("seed = 3", "`name`"),
     ],
@@ -64,6 +71,13 @@ def test_a_spec_read_back_from_its_canonical_json_is_the_same_run():
 def test_different_specs_are_different_runs(seed, other):
     first, second = RunSpec(name="x", seed=seed), RunSpec(name="x", seed=other)
     assert (first.run_id == second.run_id) == (seed == other)
+
+
+def test_samples_grow_with_the_global_step():
+    data = {"sequence_length": 512, "sequence_length_start": 128, "sequence_length_warmup_steps": 100}
+    length = RunSpec(name="x", data=data).data.length_schedule
+    assert [length(step) for step in (0, 49, 50, 99, 100, 10_000)] == [128, 256, 320, 448, 512, 512]
+    assert RunSpec(name="x").data.length_schedule(0) == 128
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
