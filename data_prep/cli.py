@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -100,16 +101,18 @@ def dedup(
 def tokenizer(
     corpus: Corpus,
     output: Output,
-    vocab_size: Annotated[int, typer.Option(help="Pieces; rounded up to a multiple of 64.")] = 50_048,
+    vocab_size: Annotated[int, typer.Option(min=1, help="Pieces; rounded up to a multiple of 64.")] = 50_048,
     algorithm: Annotated[str, typer.Option(help="unigram or bpe.")] = "unigram",
     as_json: Json = False,
 ) -> None:
     """Train a Unigram or BPE tokenizer and measure it on held-out text."""
     from data_prep.tokenizer_step import train_on_corpus
+    from data_prep.train_tokenizer import ALGORITHMS
 
-    if algorithm not in ("unigram", "bpe"):
-        raise DataError(f"--algorithm {algorithm}: there are unigram and bpe")
-    report = train_on_corpus(corpus, output, vocab_size, algorithm=algorithm, progress=_say)
+    chosen = next((known for known in ALGORITHMS if known == algorithm), None)
+    if chosen is None:
+        raise DataError(f"--algorithm {algorithm}: there are {' and '.join(ALGORITHMS)}")
+    report = train_on_corpus(corpus, output, vocab_size, algorithm=chosen, progress=_say)
     told = f"{report.vocab_size} pieces in {output}; {report.fertility} pieces a word on held-out text"
     _print(report.as_json(), as_json, told)
 
@@ -220,6 +223,12 @@ def _progress_bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: nothing was finished; make room and run the same command again"
+    return str(error)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: bad input gives one line on stderr and exit code 2, a failed operation 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -229,5 +238,5 @@ def main(arguments: list[str] | None = None) -> None:
     except (DataError, OSError) as error:
         if debug:
             raise
-        print(f"data-prep: {error}", file=sys.stderr)
+        print(f"data-prep: {_in_words(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, DataError) else 1)

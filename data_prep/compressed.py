@@ -23,6 +23,7 @@ COMPRESSIONS = (".gz", ".bz2", ".zst", ".xz")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 _BZ2_MAGIC = b"BZh91AY&SY"
 _CHUNK = 1 << 20
+_ZSTD_CHUNK = 1 << 14  # what was decompressed before damage is lost up to this much
 
 
 def plain_suffix(path: Path) -> str:
@@ -56,7 +57,7 @@ def open_binary(path: Path) -> BinaryIO:
     if suffix == ".bz2":
         return bz2.open(path)  # type: ignore[return-value]
     if suffix == ".zst":
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _CHUNK)  # type: ignore[arg-type]
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _ZSTD_CHUNK)  # type: ignore[arg-type]
     return path.open("rb")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,10 +85,8 @@ def corpus_parts(folder: str | Path) -> list[Path]:
 def read_tables(folder: str | Path) -> Iterator[pa.RecordBatch]:
     """Batches of the three columns, in order."""
     for part in corpus_parts(folder):
-        try:
+        with _told(part):
             yield from pq.ParquetFile(part).iter_batches(_ROWS_IN_MEMORY, columns=SCHEMA.names)
-        except (pa.ArrowInvalid, OSError, KeyError) as error:
-            raise DataError(f"{part} cannot be read: {error}") from error
 
 
 def read_corpus(folder: str | Path) -> Iterator[Document]:
@@ -98,7 +97,27 @@ def read_corpus(folder: str | Path) -> Iterator[Document]:
 
 
 def count_documents(folder: str | Path) -> int:
-    return sum(pq.ParquetFile(part).metadata.num_rows for part in corpus_parts(folder))
+    return sum(_rows(part) for part in corpus_parts(folder))
+
+
+def _rows(part: Path) -> int:
+    with _told(part):
+        return int(pq.ParquetFile(part).metadata.num_rows)
+
+
+def read_texts(part: Path) -> pa.Array:
+    """The texts of one part."""
+    with _told(part):
+        return pq.read_table(part, columns=["text"]).column("text").combine_chunks()
+
+
+@contextmanager
+def _told(part: Path) -> Iterator[None]:
+    """What cannot be read is an error that names the part."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{part} cannot be read: {error}: run the step that wrote it again") from error
 
 
 def write_summary(folder: Path, step: str, **content: Any) -> dict[str, Any]:

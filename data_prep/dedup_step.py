@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from data_prep.corpus_folder import CorpusWriter, corpus_parts, read_corpus, write_summary
+from data_prep.corpus_folder import CorpusWriter, corpus_parts, read_corpus, read_texts, write_summary
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
@@ -176,15 +175,18 @@ _ARRAYS = ("words", "offsets", "shingles", "shingle_offsets", "signatures")
 
 
 def _sketch_part(part: Path, folder: Path, size: int, *, with_near: bool) -> None:
-    texts = hash_words(pq.read_table(part, columns=["text"]).column("text").combine_chunks())
+    texts = hash_words(read_texts(part))
     shingles = shingle(texts, size) if with_near else HashedTexts(np.empty(0, np.uint64), texts.offsets * 0)
     sketch = signatures(shingles)
     temporary = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     arrays = (texts.words, texts.offsets, shingles.words, shingles.offsets, sketch)
-    for name, array in zip(_ARRAYS, arrays, strict=True):
-        np.save(temporary / f"{name}.npy", array)
+    try:
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            np.save(temporary / f"{name}.npy", array)
+    except OSError as error:  # numpy's says neither where nor why
+        raise OSError(f"{folder.parent} cannot be written (is the disk full?): {error}") from error
     os.replace(temporary, folder)
 
 

@@ -13,7 +13,7 @@ from data_prep.damage import DamageReport
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
-from data_prep.readers import Fields, HubName, read_file, read_hub
+from data_prep.readers import Fields, HubName, read_file, read_hub, reader_of
 
 BUILTIN, HUB = "builtin", "hf:"
 
@@ -42,8 +42,7 @@ def import_documents(
                 writer.write(document)
                 counts[document.source] += 1
         if not writer.documents:
-            lost = f": {damage.places[0]}" if damage.places else ""
-            raise DataError(f"nothing could be read from {', '.join(inputs)}{lost}")
+            raise DataError(f"nothing could be read from {', '.join(inputs)}: {_first_reason(damage)}")
         return write_summary(
             folder,
             "import",
@@ -51,6 +50,13 @@ def import_documents(
             sources=dict(sorted(counts.items())),
             damage=damage.as_json(),
         )
+
+
+def _first_reason(damage: DamageReport) -> str:
+    if not damage.places:
+        return "there is no text in it"
+    place = damage.places[0]
+    return f"{place['file']}, {place['position']}: {place['reason']}"
 
 
 def _files(name: str) -> list[Path | None]:
@@ -64,6 +70,7 @@ def _files(name: str) -> list[Path | None]:
         return found
     if not path.is_file():
         raise DataError(f"{path} does not exist: give files, folders, hf:ID or {BUILTIN}")
+    reader_of(path)  # told now, and not after the hours that the files before it take
     return [path]
 
 

@@ -11,7 +11,7 @@ import json
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,25 +34,21 @@ class Fields:
     id: str = "id"
 
 
+Reader = Callable[[Path, str, Fields, DamageReport], Iterator[Document]]
+
+
 def read_file(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
     """Documents of one file. Raises ``DataError`` for a kind of file that nobody here reads."""
-    suffix = plain_suffix(path)
-    name = path.name.lower()
-    if suffix == ".xml":
-        return read_wikipedia(path, source, damage)
-    if suffix in (".jsonl", ".json", ".ndjson"):
-        return _read_json_lines(path, source, fields, damage)
-    if suffix == ".parquet":
-        return _read_parquet(path, source, fields, damage)
-    if suffix == ".zip":
-        return _read_zip(path, source, damage)
-    if suffix == ".tar" or name.endswith(".tgz"):
-        return _read_tar(path, source, damage)
-    if suffix == ".txt":
-        return _read_text(path, source, damage)
-    raise DataError(
-        f"{path}: no reader for this kind of file; there are xml, jsonl, parquet, txt, zip and tar"
-    )
+    return reader_of(path)(path, source, fields, damage)
+
+
+def reader_of(path: Path) -> Reader:
+    """The reader of files with such a name; ``DataError`` if there is none."""
+    suffix = ".tar" if path.name.lower().endswith(".tgz") else plain_suffix(path)
+    if suffix not in _READERS:
+        kinds = ", ".join(sorted(kind[1:] for kind in _READERS))
+        raise DataError(f"{path}: no reader for this kind of file; there are {kinds}")
+    return _READERS[suffix]
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,9 @@ def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageRepo
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8-sig"))
+            if not isinstance(row, dict):
+                raise TypeError("not a JSON object")
             text = row[fields.text]
             if not isinstance(text, str):
                 raise TypeError(f"{fields.text!r} is not a string")
@@ -153,12 +151,16 @@ def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport)
         first += rows
 
 
-def _read_text(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+def _read_xml(path: Path, source: str, _fields: Fields, damage: DamageReport) -> Iterator[Document]:
+    return read_wikipedia(path, source, damage)
+
+
+def _read_text(path: Path, source: str, _fields: Fields, damage: DamageReport) -> Iterator[Document]:
     data = b"".join(line for _, line in read_lines(path, damage))
     yield from _decoded(data, source, path.name, str(path), damage)
 
 
-def _read_zip(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+def _read_zip(path: Path, source: str, _fields: Fields, damage: DamageReport) -> Iterator[Document]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in sorted(archive.infolist(), key=lambda member: member.filename):
@@ -166,7 +168,13 @@ def _read_zip(path: Path, source: str, damage: DamageReport) -> Iterator[Documen
                     continue
                 try:
                     data = archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+                except (
+                    zipfile.BadZipFile,
+                    zlib.error,
+                    OSError,
+                    EOFError,
+                    RuntimeError,
+                ) as error:  # or encrypted
                     damage.add(str(path), f"member {member.filename}", error)
                 else:
                     yield from _decoded(data, source, member.filename, str(path), damage)
@@ -174,7 +182,7 @@ def _read_zip(path: Path, source: str, damage: DamageReport) -> Iterator[Documen
         damage.add(str(path), "whole archive", error)
 
 
-def _read_tar(path: Path, source: str, damage: DamageReport) -> Iterator[Document]:
+def _read_tar(path: Path, source: str, _fields: Fields, damage: DamageReport) -> Iterator[Document]:
     last = "the beginning"
     try:
         with open_binary(path) as raw, tarfile.open(fileobj=raw, mode="r|") as archive:
@@ -200,3 +208,15 @@ def _decoded(data: bytes, source: str, name: str, file: str, damage: DamageRepor
                 yield Document(text, source, name)
             return
     damage.add(file, name, reason)
+
+
+_READERS: dict[str, Reader] = {
+    ".xml": _read_xml,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+    ".txt": _read_text,
+    ".zip": _read_zip,
+    ".tar": _read_tar,
+}

@@ -322,7 +322,7 @@ def _flat_and_offsets(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbers(array: pa.Array, dtype: type) -> np.ndarray:
     """A view; `to_numpy` would import pandas, which takes a second at the beginning of every peer's life."""
-    whole = np.frombuffer(array.buffers()[1] or b"", dtype=dtype)
+    whole: np.ndarray = np.frombuffer(array.buffers()[1] or b"", dtype=dtype)
     return whole[array.offset : array.offset + len(array)]
 
 

@@ -50,6 +50,9 @@ def corpus_stats(input_dir: str | Path, history: Iterable[str | Path] = ()) -> d
             count.lengths.append(words[mine])
     if not sources:
         raise DataError(f"{input_dir} holds no documents")
+    history = list(history)
+    if missing := [str(folder) for folder in history if not read_summary(folder)]:
+        raise DataError(f"{missing[0]} has no summary of a step: --history names folders of earlier steps")
     steps = [summary for folder in [*history, input_dir] if (summary := read_summary(folder))]
     return _as_json(sources, steps)
 

@@ -237,7 +237,7 @@ h3 {{ margin: 1.4rem 0 .4rem; font-weight: 500; font-size: 1rem }}
 .scroll {{ overflow-x: auto; margin: .6rem 0 }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }}
 th, td {{ text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0 }}
+th:first-child, td:first-child {{ text-align: left; padding-left: 0; white-space: normal; min-width: 5rem }}
 th {{ font-weight: 500; color: var(--dim) }}
 td i {{ display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em }}
 .plain {{ width: auto }}

@@ -32,6 +32,7 @@ from data_prep.tokenizer import (
 )
 
 Algorithm = Literal["unigram", "bpe"]
+ALGORITHMS: tuple[Algorithm, ...] = ("unigram", "bpe")
 VOCAB_MULTIPLE = 64
 _LETTERS = "".join(chr(c) for c in range(ord("а"), ord("я") + 1)) + "ё" + string.ascii_lowercase
 # ASCII marks are needed too: text such as "<pad>" must have a better reading than the special token
@@ -50,6 +51,11 @@ def train_tokenizer(
     Fewer than ``vocab_size`` pieces come out when the texts do not support more. Raises ``TokenizerError``
     when there is no text or ``vocab_size`` cannot even hold the alphabet.
     """
+    least = len(SPECIAL_TOKENS) + len(_BYTES) + len(_ALPHABET) + len(WORD_START)
+    if vocab_size < least:
+        raise TokenizerError(
+            f"vocab_size {vocab_size} is too small: special tokens, bytes and the alphabet alone are {least}"
+        )
     if algorithm == "bpe":
         return _train_bpe(texts, _round_up(vocab_size))
     pieces = _train_unigram(_word_counts(texts), _round_up(vocab_size))
@@ -74,11 +80,6 @@ def _word_counts(texts: Iterable[str]) -> Counter[str]:
 def _train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     alphabet = [WORD_START, *_ALPHABET]
     fixed = [*SPECIAL_TOKENS, *_BYTES]
-    if vocab_size < len(fixed) + len(alphabet):
-        raise TokenizerError(
-            f"vocab_size {vocab_size} does not suit this text: the alphabet and the bytes need "
-            f"{_round_up(len(fixed) + len(alphabet))}"
-        )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,

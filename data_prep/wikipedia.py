@@ -47,10 +47,11 @@ def read_wikipedia(
     for number, page in _pages(path, damage):
         try:
             element = ElementTree.fromstring(page)
-        except ElementTree.ParseError as error:
+            namespace = int(element.findtext("ns") or 0)
+        except (ElementTree.ParseError, ValueError) as error:
             damage.add(str(path), f"page at line {number}", error)
             continue
-        if int(element.findtext("ns") or 0) not in namespaces or element.find("redirect") is not None:
+        if namespace not in namespaces or element.find("redirect") is not None:
             continue
         text = "\n".join(paragraphs(element.findtext("revision/text") or ""))
         if text:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from data_prep.cli import main
+from data_prep.corpus_folder import write_corpus
+from data_prep.folders import finished_folder
 from data_prep.heldout import load_heldout
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import open_prepared, write_shards
@@ -135,6 +140,8 @@ def test_many_shards_of_one_source(prepared, tokenizer, tmp_path: Path) -> None:
         ("shard", ".", "-o", "out", "--tokenizer", "absent", "--heldout-fraction", "2"),
         ("shard", ".", "-o", "out", "--tokenizer", "absent"),
         ("stats", ".", "-o", "out"),
+        ("cluster", ".", "-o", "out", "--tokenizer", "absent"),
+        ("import", "letter.docx", "-o", "out"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
@@ -149,3 +156,42 @@ def test_bad_input_is_one_line_and_code_2(
     assert err.startswith("data-prep: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [("clean",), ("dedup",), ("stats",), ("tokenizer",), ("shard", "--tokenizer", "{tokenizer}")],
+    ids=lambda step: step[0],
+)
+def test_a_damaged_part_is_named(
+    step: tuple[str, ...], prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    write_corpus(tmp_path / "corpus", make_documents(50))
+    part = tmp_path / "corpus" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-50])
+    options = [option.format(tokenizer=prepared.tokenizer_dir) for option in step[1:]]
+    code, out, err = _run(capsys, step[0], tmp_path / "corpus", "-o", tmp_path / "out", *options)
+    assert (code, out) == (2, "")
+    assert f"data-prep: {part} cannot be read" in err
+    assert "Traceback" not in err
+
+
+def test_history_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus").mkdir()
+    write_corpus(tmp_path / "corpus", make_documents(5))
+    code, _, err = _run(capsys, "stats", tmp_path / "corpus", "-o", tmp_path / "out", "--history", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no summary" in err
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    abandoned = tmp_path / f".out-{platform.node()}-{killed.pid}-x"
+    ours = tmp_path / f".out-{platform.node()}-{os.getpid()}-x"
+    for folder in (abandoned, ours):
+        folder.mkdir()
+    with finished_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ours.name, "out"]
