@@ -5,7 +5,7 @@
 A simulation in steps of one lease period, with the real walk and shares. Peers differ in speed by up to
 `--speed-spread`; within an epoch each is replaced `--moves` times on average: it stops without a word, its unread
 text in hand is lost, and another one joins at the others' median position. Everyone sees who is there, and how
-fast, one step late; speeds are told with 15 % of noise. Printed is the share of distinct samples among all that
+fast, one step late; speeds are told with 15 % of noise, smoothed as peers smooth it. Printed is the share of distinct samples among all that
 were read, after a share of the corpus was read, and the best that is possible.
 """
 
@@ -43,7 +43,7 @@ class Peer:
 
     def __init__(self, name: str, speed: float, walk: Walk, cursor: Cursor) -> None:
         self.name, self.speed, self.walk, self.cursor = name, speed, walk, cursor
-        self._credit, self._left = 0.0, list(cursor.units)
+        self._credit, self._left, self._error = 0.0, list(cursor.units), 0.0
 
     def read(self) -> Iterator[int]:
         self._credit += self.speed
@@ -53,6 +53,11 @@ class Peer:
                 self._left = list(self.cursor.units)
             self._credit -= 1
             yield self._left.pop(0)
+
+    def told_speed(self, rng: np.random.Generator) -> float:
+        """The true speed, with an error that lasts a few steps and deviates by 15 %."""
+        self._error = 0.8 * self._error + float(rng.normal(0, 0.15 * 0.6))
+        return self.speed * max(0.3, 1 + self._error)
 
     def keep_up(self, others: float, tolerance: float) -> None:
         if others > self.walk.position(self.cursor) + tolerance:
@@ -90,7 +95,7 @@ def distinct_shares(options: argparse.Namespace, *, shared: bool, seed: int) -> 
         for peer, leaves in zip(peers, leaving, strict=True):
             if shared:
                 peer.keep_up(median(positions), 0.0 if leaves else TOLERATED_LAG)
-        seen = {peer.name: peer.speed * rng.normal(1, 0.15) for peer in peers}
+        seen = {peer.name: peer.told_speed(rng) for peer in peers}
         if total >= MARKS[len(results)] * options.units:
             results.append(np.count_nonzero(read) / total)
     return results

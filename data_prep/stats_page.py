@@ -11,6 +11,15 @@ import numpy as np
 _COLOURS = ("#2f6690", "#c8553d", "#d9a036", "#5b8e7d", "#6a4c93", "#8d5524", "#3a7d7c", "#8a8a8a")
 _STEP_WORDS = {"import": "Import", "clean": "Cleaning", "dedup": "Deduplication"}
 _SAMPLES = 5
+_LABELS = {
+    "exact": "exact duplicates removed",
+    "near": "near-duplicates removed",
+    "words": "words looked at",
+    "words cut": "words cut: spans that stand in another document",
+    "documents cut": "documents cut",
+    "emptied": "documents of which nothing was left",
+    "not cut because words did not match": "documents that could not be cut",
+}
 
 
 def render(stats: dict[str, Any]) -> str:
@@ -93,7 +102,7 @@ def _lengths_chart(sources: Sequence[dict[str, Any]], edges: Sequence[int]) -> s
 
 def _step(step: dict[str, Any]) -> str:
     """One step's summary: how many documents stayed, what removed the others, and samples of that."""
-    parts = [_kept_bar(step["read"], step["documents"])] if step.get("read") else []
+    parts = [_kept_bar(step["read"], step["documents"]) if step.get("read") else _read_in(step)]
     if rules := step.get("rules"):
         rows = [
             (
@@ -104,12 +113,12 @@ def _step(step: dict[str, Any]) -> str:
             )
             for name, rule in rules.items()
         ]
-        parts.append(_table(("rule", "removed", "changed", "characters less"), rows))
+        parts.append(_table(("rule", "removed", "changed", "shorter by"), rows))
         parts += [_samples(f"{name}: what it met", rule["samples"]) for name, rule in rules.items()]
     if removed := step.get("removed_by_source"):
         parts.append(_bars("Duplicates removed, by source", removed))
-    told = {"rules", "removed_by_source", "sources", "read", "documents"}
-    rest = [(name, _number(value)) for name, value in _numbers("", step, told)]
+    told = {"rules", "removed_by_source", "sources", "read", "documents", "damage"}
+    rest = [(_LABELS.get(name, name), _number(value)) for name, value in _numbers("", step, told)]
     if rest:
         parts.append(_table(("", ""), [(html.escape(name), value) for name, value in rest], "plain"))
     parts.append(_damage(step.get("damage", {})))
@@ -125,6 +134,12 @@ def _kept_bar(read: int, kept: int) -> str:
         f'<div class=share><div style="flex:{max(share, 0.002):.4f};background:{_COLOURS[0]}"></div>'
         f'<div class=gone style="flex:{max(1 - share, 0):.4f}"></div></div>'
     )
+
+
+def _read_in(step: dict[str, Any]) -> str:
+    lost = step.get("damage", {}).get("lost", 0)
+    trouble = f"{_number(lost)} damaged places were passed over" if lost else "nothing was damaged"
+    return f"<p class=note><b>{_number(step['documents'])}</b> documents were read; {trouble}.</p>"
 
 
 def _bars(title: str, counts: dict[str, int]) -> str:
@@ -248,7 +263,9 @@ blockquote {{ margin: .6rem 0; padding-left: .8rem; border-left: 3px solid var(-
 blockquote small {{ display: block; color: var(--dim) }}
 @media (max-width: 40rem) {{
   .sources th:nth-child(n+5), .sources td:nth-child(n+5) {{ display: none }}
-  th, td {{ padding: .3rem .35rem }} .bar {{ grid-template-columns: 7rem 1fr 3.5rem }}
+  table {{ font-size: .85rem }} th, td {{ padding: .3rem .25rem }} td i {{ margin-right: .3em }}
+  th {{ white-space: normal }} td:first-child {{ overflow-wrap: anywhere }}
+  .bar {{ grid-template-columns: 7rem 1fr 3.5rem }}
 }}
 </style>
 <h1>Corpus</h1>
