@@ -5,8 +5,8 @@
 A simulation in steps of one lease period, with the real walk and shares. Peers differ in speed by up to
 `--speed-spread`; within an epoch each is replaced `--moves` times on average: it stops without a word, its unread
 text in hand is lost, and another one joins at the others' median position. Everyone sees who is there, and how
-fast, one step late; speeds are told with 15 % of noise, smoothed as peers smooth it. Printed is the share of distinct samples among all that
-were read, after a share of the corpus was read, and the best that is possible.
+fast, one step late; speeds are told with 15 % of noise, smoothed as peers smooth it. Printed is the share of
+distinct samples among all that were read, after a share of the corpus was read, and the best that is possible.
 """
 
 from __future__ import annotations
