@@ -4,8 +4,8 @@
 
 The tokenizer gets the texts as Python strings and only makes ids; sharding reads the corpus folder, finds sentences,
 sets documents aside for the held-out set, writes and digests shards. Beside the ratio of elapsed times stands that of
-processor times (of all threads and processes), which other programs on the machine disturb less. Text: `corpus/` of the folder in ARTEL_DATA_DIR
-or ../shared/data if there is one, else the built-in corpus.
+processor times (of all threads and processes), which other programs on the machine disturb less. Text: `corpus/` of
+the folder in ARTEL_DATA_DIR or ../shared/data if there is one, else the built-in corpus.
 """
 
 from __future__ import annotations
