@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_moment, write_moment
+from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_decayed, write_moment
 
 SquareNorms = tuple[float, float]
 
@@ -96,9 +96,9 @@ def _advance(
     """
     beta1, beta2 = group["betas"]
     weights, gradient = weights.float(), gradient.float()
-    mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
-    mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
-    square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
+    mean = read_decayed(state, "exp_avg", chunk, work, beta1).add_(gradient, alpha=(1 - beta1) * scale)
+    square = read_decayed(state, "exp_avg_sq", chunk, work, beta2)
+    square.addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
     torch.sqrt(square, out=work.denominator)
     torch.div(mean, work.denominator.add_(group["eps"]), out=delta)
     if group["weight_decay"]:
