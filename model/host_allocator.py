@@ -36,5 +36,6 @@ def trim() -> None:
 def _set(options: dict[int, int]) -> bool:
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        return all([mallopt(option, value) == 1 for option, value in options.items()])
+        answers = [mallopt(option, value) for option, value in options.items()]
+        return all(answer == 1 for answer in answers)
     return False

@@ -5,15 +5,12 @@ A hundred lines of plain loop on purpose: everything a peer does in its life pas
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
-
-import torch
 
 from data_prep.stream import TrainingStream
+from model.training_step import autocast
 from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport
@@ -35,6 +32,7 @@ class TrainingLoop:
     """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set; then leaves politely.
 
     :param stop: set from outside to end after the micro-batch in hand
+    :param precision: of the forward pass
     """
 
     def __init__(
@@ -51,11 +49,13 @@ class TrainingLoop:
         suspension: SuspensionWatch,
         reporter: Reporter,
         stop: threading.Event,
+        precision: str = "fp32",
     ):
         self.spec, self.state, self.stream = spec, state, stream
         self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
         self.presence, self.desk, self.departure = presence, desk, departure
         self.suspension, self.reporter, self.stop = suspension, reporter, stop
+        self.precision = precision
         self.samples_computed = 0
         self.samples_contributed = 0
         self.steps_made = 0
@@ -130,7 +130,7 @@ class TrainingLoop:
             name: tensor.to(self.state.parameters[0].device) for name, tensor in next(self.stream).items()
         }
         samples = len(batch["input_ids"])
-        with _autocast(self.state.parameters[0].device):
+        with autocast(self.state.parameters[0].device.type, self.precision):
             loss = self.state.model(**batch).loss
         if not self.accumulator.add(loss, samples):
             self.reporter.message("skipped a micro-batch whose loss was not finite")
@@ -182,13 +182,3 @@ class TrainingLoop:
     def _summary(self, report: StepReport) -> str:
         share = report.samples / report.swarm_samples if report.swarm_samples else 0.0
         return f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours"
-
-
-@contextlib.contextmanager
-def _autocast(device: torch.device) -> Iterator[None]:
-    """bf16 where the GPU has it, fp32 elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            yield
-    else:
-        yield
