@@ -21,10 +21,8 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Back to glibc's behaviour, as it settles after a few large blocks were freed; gives back what is free now."""
-    known = _set({TRIM_THRESHOLD: 64 * MIB, TOP_PAD: 128 * 1024, MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * MIB})
-    trim()
-    return known
+    """Back to glibc's behaviour, as it settles after a few large blocks were freed."""
+    return _set({TRIM_THRESHOLD: 64 * MIB, TOP_PAD: 128 * 1024, MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * MIB})
 
 
 def trim() -> None:
