@@ -229,7 +229,7 @@ def main() -> None:
         try:
             peak, compute, update = whole_step(given)
         except torch.OutOfMemoryError:
-            print("\nwithout checkpointing the whole step does not fit")
+            print(f"\n{'with' if given.checkpoint else 'without'} checkpointing the whole step does not fit")
             continue
         steps.append(
             {

@@ -21,89 +21,35 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AlbertConfig, AlbertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
+from transformers import ModernBertForMaskedLM
 
 from benchmarks.interleaved import Seconds, median_ratio, print_table, save_bars, time_in_turns
-from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from benchmarks.packed_documents import documents, packed_and_padded
+from benchmarks.step_competitors import (
+    ALBERT,
+    ALBERT_SDPA,
+    HEAD_SIZE,
+    LEAN,
+    MODERN,
+    VOCABULARY,
+    albert,
+    competitors,
+    lean,
+    modern_bert,
+)
+from model import LeanAlbertConfig
 from model.fp32_matmul import allow_onednn_fp32
 from model.host_allocator import keep_freed_memory, return_freed_memory
 from model.peak_memory import PeakMemory
-from model.training_step import Batch, autocast, compile_layers, run_step, synthetic_batch
+from model.training_step import Batch, autocast, run_step, synthetic_batch
 
-VOCABULARY, HEAD_SIZE, EMBEDDING = 32000, 64, 128
-ALBERT, MODERN, LEAN, PEAK = "HF ALBERT", "ModernBERT", "LeanALBERT", "matmul"
-ALBERT_SDPA, AS_INSTALLED = f"{ALBERT}, sdpa", "as installed"
-
-Models = dict[str, Callable[[], torch.nn.Module]]
-
-
-def lean(
-    hidden: int, layers: int, *, attention: str = "sdpa", gated: bool = True
-) -> LeanAlbertForPreTraining:
-    config = LeanAlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        hidden_act_gated=gated,
-        attn_implementation=attention,
-    )
-    return LeanAlbertForPreTraining(config)
-
-
-def albert(hidden: int, layers: int, attention: str) -> torch.nn.Module:
-    config = AlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        attn_implementation=attention,
-    )
-    return AlbertForPreTraining(config)
-
-
-def modern_bert(hidden: int, layers: int, attention: str = "sdpa") -> torch.nn.Module:
-    config = ModernBertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        attn_implementation=attention,
-    )
-    return ModernBertForMaskedLM(config)
-
-
-def competitors(hidden: int, layers: int, compiled: bool, skipped: Sequence[str]) -> Models:
-    models: Models = {
-        ALBERT_SDPA: lambda: albert(hidden, layers, "sdpa"),
-        f"{ALBERT}, eager": lambda: albert(hidden, layers, "eager"),
-        MODERN: lambda: modern_bert(hidden, layers),
-        LEAN: lambda: lean(hidden, layers),
-        f"{LEAN}, explicit attention": lambda: lean(hidden, layers, attention="eager"),
-        f"{LEAN}, ungated": lambda: lean(hidden, layers, gated=False),
-    }
-    if compiled:
-        models[f"{LEAN}, compiled"] = lambda: compiled_lean(hidden, layers)
-    return {name: make for name, make in models.items() if not any(word in name for word in skipped)}
-
-
-def compiled_lean(hidden: int, layers: int) -> torch.nn.Module:
-    model = lean(hidden, layers)
-    compile_layers(model)
-    return model
+PEAK, AS_INSTALLED = "matmul", "as installed"
 
 
 def our_settings() -> str:
@@ -261,26 +207,6 @@ def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
             for row in rows
         ],
     )
-
-
-def documents(batch: int, length: int) -> list[int]:
-    """Lengths of documents that fill `batch` rows exactly: from an eighth of a row to a whole one."""
-    pattern = (1, 3, 4, 8, 2, 6, 5, 3)
-    return [length * eighths // 8 for _ in range(batch // 4) for eighths in pattern]
-
-
-def packed_and_padded(batch: int, length: int) -> tuple[Batch, Batch]:
-    """The same labelled documents one a row with padding, and several a row with none."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = documents(batch, length)
-    ids = [torch.randint(5, VOCABULARY, (n,), generator=generator) for n in lengths]
-    labels = [i.where(torch.rand(i.shape, generator=generator) < 0.15, -100) for i in ids]
-    pad = torch.nn.utils.rnn.pad_sequence
-    padded = {"input_ids": pad(ids, batch_first=True), "labels": pad(labels, True, -100)}
-    padded["attention_mask"] = (padded["input_ids"] > 0).long()
-    numbers = [torch.full((n,), index + 1) for index, n in enumerate(lengths)]
-    flat = {"input_ids": ids, "labels": labels, "sequence_ids": numbers}
-    return {name: torch.cat(parts).view(batch, length) for name, parts in flat.items()}, padded
 
 
 def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> None:

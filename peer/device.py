@@ -1,9 +1,12 @@
-"""Which device a peer computes on, and in which precision."""
+"""Which device a peer computes on, in which precision, and what is set for it."""
 
 from __future__ import annotations
 
 import torch
 
+from model.fp32_matmul import allow_onednn_fp32
+from model.host_allocator import keep_freed_memory
+from model.training_step import compile_layers
 from swarm.errors import BadInput
 
 JOIN_PRECISIONS = ("fp32", "bf16")
@@ -39,3 +42,12 @@ def choose_precision(wanted: str | None, device: torch.device) -> str:
     if wanted not in JOIN_PRECISIONS:
         raise BadInput(f"--precision {wanted} is not one of {', '.join(JOIN_PRECISIONS)}")
     return wanted
+
+
+def prepare_compute(model: torch.nn.Module, device: torch.device, *, compiled: bool) -> None:
+    """Settings of this process that make micro-batches faster; call after hivemind has forked: they are for us only."""
+    if device.type == "cpu":
+        allow_onednn_fp32()
+        keep_freed_memory()
+    if compiled:
+        compile_layers(model)

@@ -22,12 +22,9 @@ from data_prep.masking import WholeWordMasker
 from data_prep.stream import TrainingStream, stream_seed
 from data_prep.tokenizer import load_tokenizer
 from model import LeanAlbertForPreTraining
-from model.fp32_matmul import allow_onednn_fp32
-from model.host_allocator import keep_freed_memory
-from model.training_step import compile_layers
 from peer.accumulator import Accumulator
 from peer.departure import Departure
-from peer.device import choose_device, choose_precision, describe_device
+from peer.device import choose_device, choose_precision, describe_device, prepare_compute
 from peer.global_step import GlobalStep
 from peer.grace import DEFAULT_GRACE_SECONDS, Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
@@ -180,7 +177,7 @@ def _participate(
             reporter.left("the grace period is over", loop.samples_contributed, loop.samples_computed)
 
         grace.farewell = say_goodbye
-        _prepare_compute(options, state, device)
+        prepare_compute(state.model, device, compiled=options.compiled)
         try:
             reason = loop.run(options.stop_after_steps)
         finally:
@@ -206,15 +203,6 @@ def _with_micro_batch_size(
         spec, device, precision, options.compiled, options.cache_dir, reporter.message
     )
     return replace(options, micro_batch_size=size)
-
-
-def _prepare_compute(options: JoinOptions, state: TrainingState, device: torch.device) -> None:
-    """What makes micro-batches faster; after hivemind has forked, so that only this process is affected."""
-    if device.type == "cpu":
-        allow_onednn_fp32()
-        keep_freed_memory()
-    if options.compiled:
-        compile_layers(state.model)
 
 
 def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerFast) -> LeanAlbertForPreTraining:
