@@ -9,15 +9,28 @@ from collections.abc import Callable, Mapping
 Seconds = dict[str, list[float]]
 
 
-def time_in_turns(competitors: Mapping[str, Callable[[], None]], rounds: int, warmup: int = 1) -> Seconds:
-    """Seconds of each call, one call of each competitor a round, after `warmup` untimed rounds."""
+def time_in_turns(
+    competitors: Mapping[str, Callable[[], None]],
+    rounds: int,
+    warmup: int = 1,
+    *,
+    prepare: Mapping[str, Callable[[], object]] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Seconds:
+    """Seconds of each call, one call of each competitor a round, after `warmup` untimed rounds.
+
+    :param prepare: called before a competitor's every turn, untimed
+    :param clock: `time.process_time` counts only our own work, where other programs want the processor too
+    """
     seconds: Seconds = {name: [] for name in competitors}
     for index in range(warmup + rounds):
         for name, call in competitors.items():
-            started = time.perf_counter()
+            if prepare and name in prepare:
+                prepare[name]()
+            started = clock()
             call()
             if index >= warmup:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

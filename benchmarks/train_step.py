@@ -3,11 +3,17 @@
     python -m benchmarks.train_step [--hidden 512 768] [--precision fp32 bf16] [--rounds 5] [--plot DIR]
 
 Forward and backward of masked LM (15 % of 512 tokens) and sentence order, vocabulary 32,000. All models take
-turns in one process, so that they share threads, allocator and whatever else runs on the machine. The
-intermediate size is 4 x hidden for all; LeanALBERT as published is gated, which makes its feed-forward
-layers half as large again as ALBERT's, so an ungated one stands beside it. `of peak` is the model's
-floating-point operations over what a large matrix product reaches here, measured in the same round.
-With --packing: the same documents of mixed length, padded, and packed into full rows.
+turns in one process, so that they share threads and whatever else runs on the machine. The intermediate size is
+4 x hidden for all; LeanALBERT as published is gated, which makes its feed-forward layers half as large again as
+ALBERT's, so an ungated one stands beside it; `MFLOP/token` says what each has to compute.
+
+`peer join` sets two things for the whole process: oneDNN for fp32 products where a check says that it still is fp32,
+and an allocator that keeps freed memory. A user of HF ALBERT gets neither. Both are shown: "as installed" without
+them, everything else with them. The goal is measured with them for all, so that only the models differ.
+
+`of peak` is the model's floating-point operations over what a large matrix product reaches here, measured in the same
+rounds. With --packing: the same documents of mixed length, padded, and packed into full rows. With --clock cpu the
+processor time of this process is measured, which other programs on the machine disturb less (use --threads 1).
 """
 
 from __future__ import annotations
@@ -16,78 +22,46 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AlbertConfig, AlbertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
+from transformers import ModernBertForMaskedLM
 
-from benchmarks.interleaved import median_ratio, print_table, save_bars, time_in_turns
-from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from benchmarks.interleaved import Seconds, median_ratio, print_table, save_bars, time_in_turns
+from benchmarks.packed_documents import documents, packed_and_padded
+from benchmarks.step_competitors import (
+    ALBERT,
+    ALBERT_SDPA,
+    HEAD_SIZE,
+    LEAN,
+    MODERN,
+    VOCABULARY,
+    albert,
+    competitors,
+    lean,
+    modern_bert,
+)
+from model import LeanAlbertConfig
 from model.fp32_matmul import allow_onednn_fp32
+from model.host_allocator import keep_freed_memory, return_freed_memory
 from model.peak_memory import PeakMemory
-from model.training_step import Batch, autocast, compile_layers, run_step, synthetic_batch
+from model.training_step import Batch, autocast, run_step, synthetic_batch
 
-VOCABULARY, HEAD_SIZE, EMBEDDING = 32000, 64, 128
-ALBERT, MODERN, PEAK = "HF ALBERT", "ModernBERT", "matmul"
-
-
-def lean(
-    hidden: int, layers: int, *, attention: str = "sdpa", gated: bool = True
-) -> LeanAlbertForPreTraining:
-    config = LeanAlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        hidden_act_gated=gated,
-        attn_implementation=attention,
-    )
-    return LeanAlbertForPreTraining(config)
+PEAK, AS_INSTALLED = "matmul", "as installed"
 
 
-def albert(hidden: int, layers: int, attention: str) -> torch.nn.Module:
-    config = AlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        attn_implementation=attention,
-    )
-    return AlbertForPreTraining(config)
+def our_settings() -> str:
+    """What `peer join` sets; says which library does fp32 products."""
+    keep_freed_memory()
+    return "oneDNN" if allow_onednn_fp32() else "torch's default library"
 
 
-def modern_bert(hidden: int, layers: int) -> torch.nn.Module:
-    config = ModernBertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        attn_implementation="sdpa",
-    )
-    return ModernBertForMaskedLM(config)
-
-
-def competitors(hidden: int, layers: int, compiled: bool) -> dict[str, torch.nn.Module]:
-    models: dict[str, torch.nn.Module] = {
-        f"{ALBERT}, sdpa": albert(hidden, layers, "sdpa"),
-        f"{ALBERT}, eager": albert(hidden, layers, "eager"),
-        MODERN: modern_bert(hidden, layers),
-        "LeanALBERT": lean(hidden, layers),
-        "LeanALBERT, explicit attention": lean(hidden, layers, attention="eager"),
-        "LeanALBERT, ungated": lean(hidden, layers, gated=False),
-    }
-    if compiled:
-        models["LeanALBERT, compiled"] = lean(hidden, layers)
-        compile_layers(models["LeanALBERT, compiled"])
-    return {name: model.train() for name, model in models.items()}
+def default_settings() -> None:
+    """What a user of a library gets who sets nothing."""
+    torch.set_float32_matmul_precision("highest")
+    return_freed_memory()
 
 
 def step_of(model: torch.nn.Module, batch: Batch, precision: str) -> Callable[[], None]:
@@ -106,7 +80,9 @@ def peak_of(step: Callable[[], None], model: torch.nn.Module) -> int:
     model.zero_grad(set_to_none=True)
     memory = PeakMemory("cpu")
     step()
-    return memory.peak_bytes()
+    peak = memory.peak_bytes()
+    model.zero_grad(set_to_none=True)
+    return peak
 
 
 def matmul(precision: str) -> tuple[Callable[[], None], int]:
@@ -120,63 +96,117 @@ def matmul(precision: str) -> tuple[Callable[[], None], int]:
     return multiply, 2 * 4096 * 1024 * 2048
 
 
-def flops_of_lean(hidden: int, layers: int, gated: bool, batch: Batch) -> int:
-    """Forward and backward, counted on the explicit kernel, whose products torch can all see."""
-    model = lean(hidden, layers, attention="eager", gated=gated).train()
+def flops_of(name: str, hidden: int, layers: int, batch: Batch) -> int:
+    """Forward and backward of a model, counted on the explicit kernel, whose products torch can all see.
+
+    Counted for the first row and multiplied: the rows differ only in how many tokens are masked.
+    """
+    rows = len(batch["input_ids"])
+    batch = {key: tensor[:1] for key, tensor in batch.items()}
+    if name.startswith(ALBERT):
+        model = albert(hidden, layers, "eager")
+    elif name.startswith(MODERN):
+        model = modern_bert(hidden, layers, "eager")
+    else:
+        model = lean(hidden, layers, attention="eager", gated="ungated" not in name)
     with FlopCounterMode(display=False) as counter:
-        run_step(model, batch, "cpu", "fp32")
-    return counter.get_total_flops()
+        step_of(model.train(), batch, "fp32")()
+    return rows * counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    seconds: float
+    speed: float  # relative to the better HF ALBERT under the same settings
+    peak_bytes: int
+    memory: float  # relative to the same
+    flops: int
 
 
 def compare(hidden: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
     """Print the table for one width and precision; returns speeds relative to the better HF ALBERT."""
     torch.manual_seed(0)
-    models = competitors(hidden, given.layers, given.compile)
     config = LeanAlbertConfig(
         vocab_size=VOCABULARY, hidden_size=hidden, num_attention_heads=hidden // HEAD_SIZE
     )
     batch = synthetic_batch(config, given.batch, given.length)
+    makers = competitors(hidden, given.layers, given.compile, given.skip)
+    models = {name: make().train() for name, make in makers.items()}
     steps = {name: step_of(model, batch, precision) for name, model in models.items()}
+    turns = dict(steps)
+    prepare: dict[str, Callable[[], object]] = dict.fromkeys(steps, our_settings)
+    for name in (ALBERT_SDPA, LEAN):
+        turns[f"{name}, {AS_INSTALLED}"] = steps[name]
+        prepare[f"{name}, {AS_INSTALLED}"] = default_settings
     multiply, flops = matmul(precision)
-    seconds = time_in_turns({**steps, PEAK: multiply}, given.rounds)
-    best = min((n for n in steps if n.startswith(ALBERT)), key=lambda name: statistics.median(seconds[name]))
-    peak_rate = flops / statistics.median(seconds[PEAK])
-    baseline_memory = peak_of(steps[best], models[best])
-    ratios, rows = {}, []
-    for name, step in steps.items():
-        ratios[name] = median_ratio(seconds, best, name)
-        memory = peak_of(step, models[name])
-        fraction = ""
-        if name.startswith("LeanALBERT"):
-            work = flops_of_lean(hidden, given.layers, "ungated" not in name, batch)
-            fraction = f"{work / statistics.median(seconds[name]) / peak_rate:.0%}"
-        tokens = given.batch * given.length / statistics.median(seconds[name])
-        share = f"{memory / baseline_memory:.2f}x"
-        rows.append((name, f"{tokens:.0f}", f"{ratios[name]:.2f}x", f"{memory / 2**20:.0f}", share, fraction))
+    clock = time.process_time if given.clock == "cpu" else time.perf_counter
+    seconds = time_in_turns(
+        {**turns, PEAK: multiply}, given.rounds, prepare={**prepare, PEAK: our_settings}, clock=clock
+    )
+    peak_rate = flops / min(seconds[PEAK])
+    rows = measured_rows(
+        turns, prepare, models, seconds, lambda name: flops_of(name, hidden, given.layers, batch)
+    )
     print(f"\nhidden {hidden}, {given.layers} layers, {given.batch} x {given.length} tokens, {precision}\n")
-    header = ("model", "tokens/s", f"vs {best}", "peak MiB", "peak vs ALBERT", "of matmul peak")
-    print_table(header, rows)
-    return ratios
+    print_rows(rows, given.batch * given.length, peak_rate)
+    return {row.name: row.speed for row in rows}
 
 
-def documents(batch: int, length: int) -> list[int]:
-    """Lengths of documents that fill `batch` rows exactly: from an eighth of a row to a whole one."""
-    pattern = (1, 3, 4, 8, 2, 6, 5, 3)
-    return [length * eighths // 8 for _ in range(batch // 4) for eighths in pattern]
+def measured_rows(
+    turns: dict[str, Callable[[], None]],
+    prepare: dict[str, Callable[[], object]],
+    models: dict[str, torch.nn.Module],
+    seconds: Seconds,
+    flops: Callable[[str], int],
+) -> list[Row]:
+    """Speeds and peaks; each model is compared with HF ALBERT under our settings."""
+    rivals = [name for name in turns if name.startswith(ALBERT) and AS_INSTALLED not in name]
+    best = min(rivals, key=lambda name: statistics.median(seconds[name]))
+    peaks = {}
+    for name, step in turns.items():
+        prepare[name]()
+        peaks[name] = peak_of(step, models[name.removesuffix(f", {AS_INSTALLED}")])
+    return [
+        Row(
+            name,
+            statistics.median(seconds[name]),
+            median_ratio(seconds, best, name),
+            peaks[name],
+            peaks[name] / peaks[best],
+            flops(name),
+        )
+        for name in turns
+    ]
 
 
-def packed_and_padded(batch: int, length: int) -> tuple[Batch, Batch]:
-    """The same labelled documents one a row with padding, and several a row with none."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = documents(batch, length)
-    ids = [torch.randint(5, VOCABULARY, (n,), generator=generator) for n in lengths]
-    labels = [i.where(torch.rand(i.shape, generator=generator) < 0.15, -100) for i in ids]
-    pad = torch.nn.utils.rnn.pad_sequence
-    padded = {"input_ids": pad(ids, batch_first=True), "labels": pad(labels, True, -100)}
-    padded["attention_mask"] = (padded["input_ids"] > 0).long()
-    numbers = [torch.full((n,), index + 1) for index, n in enumerate(lengths)]
-    flat = {"input_ids": ids, "labels": labels, "sequence_ids": numbers}
-    return {name: torch.cat(parts).view(batch, length) for name, parts in flat.items()}, padded
+def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
+    header = (
+        "model",
+        "tokens/s",
+        "vs HF ALBERT",
+        "peak MiB",
+        "vs HF ALBERT",
+        "MFLOP/token",
+        "of matmul peak",
+    )
+    print_table(
+        header,
+        [
+            (
+                row.name,
+                f"{tokens / row.seconds:.0f}",
+                f"{row.speed:.2f}x",
+                f"{row.peak_bytes / 2**20:.0f}",
+                f"{row.memory:.2f}x",
+                f"{row.flops / tokens / 1e6:.0f}",
+                f"{row.flops / row.seconds / peak_rate:.0%}",
+            )
+            for row in rows
+        ],
+    )
 
 
 def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> None:
@@ -185,7 +215,8 @@ def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> N
     batch = max(4, given.batch // 4 * 4)
     packed, padded = packed_and_padded(batch, given.length)
     steps = {"padded": step_of(model, padded, precision), "packed": step_of(model, packed, precision)}
-    seconds = time_in_turns(steps, given.rounds)
+    clock = time.process_time if given.clock == "cpu" else time.perf_counter
+    seconds = time_in_turns(steps, given.rounds, clock=clock)
     count = len(documents(batch, given.length))
     ratio = median_ratio(seconds, "padded", "packed")
     print(f"\n{count} documents in {batch} rows, hidden {hidden}, {precision}: packed {ratio:.2f}x padded")
@@ -204,12 +235,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="also time LeanALBERT under torch.compile")
+    parser.add_argument(
+        "--skip", nargs="+", default=[], help="leave out models whose name contains one of these"
+    )
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="see above")
     parser.add_argument("--packing", action="store_true", help="also time packed against padded documents")
     parser.add_argument("--plot", type=Path, help="directory for bar charts (needs matplotlib)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    backend = "oneDNN" if allow_onednn_fp32() else "torch's default library"
-    print(f"{given.threads} threads, {given.rounds} rounds in turns, fp32 products by {backend}")
+    print(
+        f"{given.threads} threads, {given.rounds} rounds in turns, {given.clock} time, "
+        f"fp32 products by {our_settings()}"
+    )
     started = time.monotonic()
     for hidden in given.hidden:
         for precision in given.precision:

@@ -53,18 +53,23 @@ def _ordered(bits: torch.Tensor) -> torch.Tensor:
 
 @cache
 def bucket_table(signed: bool, device: torch.device) -> torch.Tensor:
-    """Per bucket: the code at its start << 16, plus 65536 - the offset of the midpoint in it."""
+    """Per bucket: code at its start << 16, plus 65536 - the offset of the midpoint in it, less the bucket << 16.
+
+    The last term takes away the leading half of what is added, so that a value's bits can be added as they are.
+    Unsigned values need only the buckets from 0 on.
+    """
     values = codebook(signed, torch.device("cpu")).double()
     midpoints = (values[:-1] + values[1:]) / 2
     rounded = midpoints.float()
     # the first float that is nearer to the upper code
     above = torch.where(rounded.double() > midpoints, rounded, rounded.nextafter(torch.tensor(torch.inf)))
     thresholds = _ordered(above.view(torch.int32)).long()
-    starts = torch.arange(-(2**15), 2**15) * 2**16
+    starts = torch.arange(-(2**15) if signed else 0, 2**15) * 2**16
     codes = torch.searchsorted(thresholds, starts, right=True)
     following = torch.cat((thresholds, torch.tensor([2**40])))[codes]
     offsets = (following - starts).clamp(max=2**16)
-    return (codes * 2**16 + 2**16 - offsets).int().to(device)
+    entries = codes * 2**16 + 2**16 - offsets - starts
+    return ((entries + 2**31) % 2**32 - 2**31).int().to(device)
 
 
 class Scratch:
@@ -73,10 +78,8 @@ class Scratch:
     def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
         self.index = torch.empty(shape, dtype=torch.int32, device=device)
         self.flat_index = self.index.view(-1)
-        self.entries = torch.empty(shape[0] * shape[1], dtype=torch.int32, device=device)
-        # the third byte of a little-endian integer: what has been carried past its lower 16 bits
-        self.floats = self.entries.view(torch.float32).view(shape)
-        self.carried = self.entries.view(torch.uint8)[2::4].view(shape)
+        self.entries = torch.empty(shape, dtype=torch.int32, device=device)
+        self.flat_entries = self.entries.view(-1)
         self.pairs = self.flat_index[: self.entries.numel() // 2]
 
 
@@ -87,7 +90,9 @@ def quantize(
 
     `values` must not be negative unless `signed`, and are destroyed.
     """
-    torch.amax(torch.abs(values, out=scratch.floats) if signed else values, dim=1, out=absmax)
+    torch.amax(values, dim=1, out=absmax)
+    if signed:
+        torch.maximum(absmax, values.amin(dim=1).neg_(), out=absmax)
     # a block of zeros has absmax 0, and stays zeros whatever it is divided by
     values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
     bits = values.view(torch.int32)
@@ -95,16 +100,17 @@ def quantize(
         torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index)
         bits.bitwise_xor_(scratch.index.bitwise_and_(MAGNITUDE))
     torch.bitwise_right_shift(bits, HALF_SHIFT, out=scratch.index)
-    scratch.index.add_(2**15)
-    torch.index_select(bucket_table(signed, values.device), 0, scratch.flat_index, out=scratch.entries)
-    scratch.entries.add_(bits.bitwise_and_(LOWER_HALF).view(-1))
-    codes.copy_(scratch.carried)
+    if signed:
+        scratch.index.add_(2**15)
+    table = bucket_table(signed, values.device)
+    torch.index_select(table, 0, scratch.flat_index, out=scratch.flat_entries)
+    codes.copy_(scratch.entries.add_(bits).bitwise_right_shift_(HALF_SHIFT))
 
 
 def dequantize(
-    codes: torch.Tensor, absmax: torch.Tensor, scratch: Scratch, out: torch.Tensor, *, signed: bool
+    codes: torch.Tensor, scale: torch.Tensor, scratch: Scratch, out: torch.Tensor, *, signed: bool
 ) -> None:
-    """Write the fp32 values of `codes` [blocks, size] into `out` (same shape, contiguous)."""
+    """Write the entries of `codes` [blocks, size] times `scale` [blocks] into `out` (same shape, contiguous)."""
     if codes.numel() % 2:
         scratch.index.copy_(codes)
         torch.index_select(codebook(signed, codes.device), 0, scratch.flat_index, out=out.view(-1))
@@ -112,4 +118,4 @@ def dequantize(
         scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(LOWER_HALF)
         table = pair_codebook(signed, codes.device)
         torch.index_select(table, 0, scratch.pairs, out=out.view(-1).view(torch.float64))
-    out.mul_(absmax[:, None])
+    out.mul_(scale[:, None])

@@ -104,9 +104,10 @@ class Lamb(torch.optim.Optimizer):
         if norm == 0:
             return loss
         scale = 1.0 if self.max_grad_norm is None else min(1.0, self.max_grad_norm / (norm + 1e-6))
+        largest = max(p.numel() for p, _, _ in work)
         with Workers(torch.get_num_threads()) as workers:
             for p, gradient, group in work:
-                update(p, gradient, self.state[p], group, scale, workers)
+                update(p, gradient, self.state[p], group, scale, workers, largest)
         return loss
 
     def _new_state(self, p: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ import torch
 from model.blockwise_8bit import BLOCK, Scratch, dequantize, quantize
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-CHUNK = 32 * BLOCK
+CHUNK = 64 * BLOCK
 
 State = dict[str, torch.Tensor]
 
@@ -63,18 +63,18 @@ class Workspace:
         self.denominator = torch.empty(shape, dtype=torch.float32, device=device)
 
 
-def read_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> torch.Tensor:
-    """Moment `name` of a chunk, [blocks, size] in fp32: a view of the state, or a decoded copy in `work`."""
+def read_decayed(state: State, name: str, chunk: Chunk, work: Workspace, decay: float) -> torch.Tensor:
+    """Moment `name` of a chunk times `decay`, fp32 [blocks, size]: the state itself, or a decoded copy in `work`."""
     if name in state:
-        return state[name].view(-1)[chunk.values].view(chunk.shape)
+        return state[name].view(-1)[chunk.values].view(chunk.shape).mul_(decay)
     codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-    values = work.moments[name]
-    dequantize(codes, state[f"{name}_absmax"][chunk.blocks], work.scratch, values, signed=name == "exp_avg")
+    values, scale = work.moments[name], state[f"{name}_absmax"][chunk.blocks] * decay
+    dequantize(codes, scale, work.scratch, values, signed=name == "exp_avg")
     return values
 
 
 def write_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> None:
-    """Store what `read_moment` gave and the caller updated in place; a decoded copy is destroyed."""
+    """Store what `read_decayed` gave and the caller updated in place; a decoded copy is destroyed."""
     if name not in state:
         codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
         absmax = state[f"{name}_absmax"][chunk.blocks]

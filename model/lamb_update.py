@@ -7,6 +7,7 @@ and its table look-up not at all. How many threads there are does not change wha
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -14,16 +15,22 @@ from typing import Any
 
 import torch
 
-from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_moment, write_moment
+from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_decayed, write_moment
 
 SquareNorms = tuple[float, float]
 
 
 class Workers:
-    """Threads that live for one optimizer step; none are started for a single thread."""
+    """Threads and scratch memory that live for one optimizer step; no threads are started for a single one.
+
+    Scratch memory goes from parameter to parameter: fresh memory has to be cleared by the system, page by page,
+    which costs as much as several passes over it.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._deltas: dict[torch.device, torch.Tensor] = {}
+        self._workspaces: dict[tuple[int, tuple[int, int], torch.device], Workspace] = {}
         self._pool = None
         if count > 1:  # inside its threads torch must not split operations once more
             self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
@@ -35,6 +42,21 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown()
             torch.set_num_threads(self.count)  # what threads started later will begin with
+
+    def delta(self, numel: int, device: torch.device, largest: int) -> torch.Tensor:
+        """Room for the update of a parameter of `numel` values, of which none has more than `largest`."""
+        if device not in self._deltas or self._deltas[device].numel() < numel:
+            self._deltas[device] = torch.empty(max(numel, largest), dtype=torch.float32, device=device)
+        return self._deltas[device][:numel]
+
+    def workspace(self, shape: tuple[int, int], device: torch.device) -> Workspace:
+        """Buffers for chunks of one shape that the calling thread has for itself."""
+        if device.type != "cpu":  # whole parameters at a time there: too large to keep
+            return Workspace(shape, device)
+        key = (threading.get_ident(), shape, device)
+        if key not in self._workspaces:
+            self._workspaces[key] = Workspace(shape, device)
+        return self._workspaces[key]
 
     def map(
         self, function: Callable[[list[Chunk]], list[SquareNorms]], chunks: list[Chunk]
@@ -54,21 +76,28 @@ def update(
     group: dict[str, Any],
     scale: float,
     workers: Workers,
+    largest: int = 0,
 ) -> None:
-    """Advance `p` and its `state` in place by the gradient times `scale`, where the state is."""
+    """Advance `p` and its `state` in place by the gradient times `scale`, where the state is.
+
+    :param largest: values of the largest parameter of this step, so that scratch memory is made once
+    """
     device = next(value.device for name, value in state.items() if name != "step")
     weights = p.to(device).contiguous().view(-1)
     gradient = gradient.to(device).contiguous().view(-1)
-    delta = torch.empty(weights.shape, dtype=torch.float32, device=device)
+    delta = workers.delta(weights.numel(), device, largest)
     state["step"] += 1
 
     @torch.no_grad()  # holds for one thread only
     def advance(chunks: list[Chunk]) -> list[SquareNorms]:
-        workspaces = {shape: Workspace(shape, device) for shape in {chunk.shape for chunk in chunks}}
         norms = []
         for chunk in chunks:
             part, slope, change = (t[chunk.values].view(chunk.shape) for t in (weights, gradient, delta))
-            norms.append(_advance(state, chunk, workspaces[chunk.shape], part, slope, change, group, scale))
+            norms.append(
+                _advance(
+                    state, chunk, workers.workspace(chunk.shape, device), part, slope, change, group, scale
+                )
+            )
         return norms
 
     size = CHUNK if device.type == "cpu" else weights.numel()
@@ -96,9 +125,9 @@ def _advance(
     """
     beta1, beta2 = group["betas"]
     weights, gradient = weights.float(), gradient.float()
-    mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
-    mean.mul_(beta1).add_(gradient, alpha=(1 - beta1) * scale)
-    square.mul_(beta2).addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
+    mean = read_decayed(state, "exp_avg", chunk, work, beta1).add_(gradient, alpha=(1 - beta1) * scale)
+    square = read_decayed(state, "exp_avg_sq", chunk, work, beta2)
+    square.addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
     torch.sqrt(square, out=work.denominator)
     torch.div(mean, work.denominator.add_(group["eps"]), out=delta)
     if group["weight_decay"]:

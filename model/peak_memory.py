@@ -6,7 +6,6 @@ For the process, Linux keeps a high-water mark of the resident set that can be r
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import resource
 import sys
@@ -14,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from model.host_allocator import trim
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -38,7 +39,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._start = torch.cuda.memory_allocated(self.device)
             return
-        _return_freed_memory()
+        trim()
         with suppress(OSError):
             CLEAR_REFS.write_text(RESET_PEAK)
         self._start = _resident("VmRSS")
@@ -48,12 +49,6 @@ class PeakMemory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self._start
         return max(0, _resident("VmHWM") - self._start)
-
-
-def _return_freed_memory() -> None:
-    """Hand freed heap back to the system: it would hide in the start value otherwise (glibc only)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(field: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,10 +39,14 @@ class StepSetting:
     gradient_checkpointing: bool = False
     device: str = "cpu"
 
+    def of_size(self, micro_batch_size: int) -> StepSetting:
+        """The same with another micro-batch size."""
+        return replace(self, micro_batch_size=micro_batch_size)
+
 
 @dataclass(frozen=True)
 class StepCost:
-    """Median seconds of a step, what that comes to, and the peak of memory above an empty process."""
+    """Seconds of the fastest step, what that comes to, and the peak of memory above what was in use before."""
 
     seconds: float
     samples_per_second: float
@@ -89,22 +93,43 @@ def compile_layers(model: torch.nn.Module) -> None:
             module.compile()
 
 
-def measure(setting: StepSetting, *, warmup: int = 1, repetitions: int = 3) -> StepCost:
-    """Time steps of a fresh model after `warmup` untimed ones (which also compile)."""
-    memory = PeakMemory(setting.device)
+def built_model(setting: StepSetting) -> LeanAlbertForPreTraining:
+    """A model of random weights on the setting's device, ready to train; compiled on its first step if wanted."""
     model = LeanAlbertForPreTraining(setting.config).train()
     model.to(torch.device(setting.device))  # type: ignore[arg-type]
     if setting.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if setting.compiled:
         compile_layers(model)
+    return model
+
+
+def measure(
+    setting: StepSetting,
+    *,
+    model: LeanAlbertForPreTraining | None = None,
+    warmup: int = 1,
+    repetitions: int = 3,
+    least_seconds: float = 0.0,
+) -> StepCost:
+    """Time steps after `warmup` untimed ones (which also compile).
+
+    The fastest counts: whatever else the machine does only ever adds.
+
+    :param model: from `built_model`, to measure it at several sizes; its own memory is then not counted
+    :param least_seconds: go on beyond `repetitions` for so long
+    """
+    if model is not None:
+        model.zero_grad(set_to_none=True)
+    memory = PeakMemory(setting.device)
+    model = built_model(setting) if model is None else model
     batch = synthetic_batch(setting.config, setting.micro_batch_size, setting.sequence_length, setting.device)
-    seconds = []
-    for index in range(warmup + repetitions):
+    for _ in range(warmup):
+        run_step(model, batch, setting.device, setting.precision)
+    seconds: list[float] = []
+    while len(seconds) < repetitions or sum(seconds) < least_seconds:
         started = time.perf_counter()
         run_step(model, batch, setting.device, setting.precision)
-        if index >= warmup:
-            seconds.append(time.perf_counter() - started)
-    median = sorted(seconds)[len(seconds) // 2]
-    rate = setting.micro_batch_size / median
-    return StepCost(median, rate, rate * setting.sequence_length, memory.peak_bytes())
+        seconds.append(time.perf_counter() - started)
+    rate = setting.micro_batch_size / min(seconds)
+    return StepCost(min(seconds), rate, rate * setting.sequence_length, memory.peak_bytes())

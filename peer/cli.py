@@ -21,8 +21,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artel"
 
 
-for unbuilt in ("bench", "doctor"):
-    add_unbuilt_command(app, "peer", unbuilt)
+add_unbuilt_command(app, "peer", "doctor")
 
 
 @app.command()
@@ -39,7 +38,14 @@ def join(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
     ] = None,
-    micro_batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per forward pass.")] = None,
+    micro_batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples per forward pass; found by a short search if not given."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; bf16 on a GPU that has it if not given.")
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; see `peer bench`.")] = False,
     client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
     host_maddrs: Annotated[
         list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
@@ -82,6 +88,8 @@ def join(
         name=name,
         device=device,
         micro_batch_size=micro_batch_size,
+        precision=precision,
+        compiled=compile,
         client_mode=client_mode,
         host_maddrs=host_maddrs or [],
         announce_maddrs=announce_maddrs or [],
@@ -98,6 +106,32 @@ def join(
         raise
     finally:
         reporter.close()
+
+
+@app.command()
+def bench(
+    spec: Annotated[
+        Path, typer.Argument(help="A run spec (.toml), a checkpoint's config.json, or the folder it is in.")
+    ],
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, bf16 or fp16; several may be given.")
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="By default both, if there is a compiler.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens per row, instead of the run spec's.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure in all, about.")] = 60.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure what this machine can do for a run, and say which micro-batch size, precision and compilation to use."""
+    from peer.bench_command import bench_command
+
+    bench_command(spec, device, precision, compile, sequence_length, seconds, as_json=json)
 
 
 def main() -> None:

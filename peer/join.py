@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from data_prep.tokenizer import load_tokenizer
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.departure import Departure
+from peer.device import choose_device, choose_precision, describe_device, prepare_compute
 from peer.global_step import GlobalStep
 from peer.grace import DEFAULT_GRACE_SECONDS, Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
+from peer.micro_batch import micro_batch_size_for
 from peer.preemption import PreemptionNotice
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
@@ -36,7 +38,7 @@ from swarm.addresses import Address, require_port_free, require_reachable
 from swarm.averager import SwarmAverager
 from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import BadInput, OperationFailed
+from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.records import RunRecordValidator
@@ -64,6 +66,8 @@ class JoinOptions:
     name: str | None = None
     device: str | None = None
     micro_batch_size: int | None = None
+    precision: str | None = None
+    compiled: bool = False
     client_mode: bool = False
     host_maddrs: Sequence[str] = ()
     announce_maddrs: Sequence[str] = ()
@@ -83,12 +87,14 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
 
 def _join(options: JoinOptions, reporter: Reporter) -> None:
     device = choose_device(options.device)
+    options = replace(options, precision=choose_precision(options.precision, device))
     require_port_free(options.host_maddrs)
     addresses = require_reachable(options.addresses)
     cache = BundleCache(options.cache_dir)
     signed, bundle = fetch_bundle(addresses, cache, fingerprint=options.fingerprint)
     manifest = signed.open()
     spec = load_spec_of(bundle, manifest)
+    options = _with_micro_batch_size(options, spec, device, reporter)
     with claimed_identity(options.cache_dir) as (identity, identity_path):
         dht = open_dht(
             identity_path=identity_path,
@@ -170,6 +176,7 @@ def _participate(
             suspension,
             reporter,
             grace.requested,
+            options.precision or "fp32",
         )
 
         def say_goodbye() -> None:
@@ -177,6 +184,7 @@ def _participate(
             reporter.left("the grace period is over", loop.samples_contributed, loop.samples_computed)
 
         grace.farewell = say_goodbye
+        prepare_compute(state.model, device, compiled=options.compiled)
         try:
             reason = loop.run(options.stop_after_steps)
             samples.save()
@@ -190,6 +198,19 @@ def _participate(
         samples.close()
         service.stop()
         averager.shutdown()
+
+
+def _with_micro_batch_size(
+    options: JoinOptions, spec: RunSpec, device: torch.device, reporter: Reporter
+) -> JoinOptions:
+    """The options with a size if none was given; before hivemind forks, because it starts a process that measures."""
+    if options.micro_batch_size is not None:
+        return options
+    precision = options.precision or "fp32"
+    size = micro_batch_size_for(
+        spec, device, precision, options.compiled, options.cache_dir, reporter.message
+    )
+    return replace(options, micro_batch_size=size)
 
 
 def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerFast) -> LeanAlbertForPreTraining:
@@ -213,26 +234,6 @@ def claimed_identity(cache_dir: Path) -> Iterator[tuple[Identity, Path]]:
     raise OperationFailed(
         f"{MAX_IDENTITIES_PER_CACHE} peers already use {folder}: choose another --cache-dir"
     )
-
-
-def choose_device(wanted: str | None) -> torch.device:
-    """The device asked for, or a GPU if there is one; raises `BadInput` for a device that is not there."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"--device {wanted} cannot be used ({reason}): try `cpu`, or `cuda` on a machine with a GPU"
-        ) from None
-    return device
-
-
-def describe_device(device: torch.device) -> str:
-    """What the peer record says of the hardware."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def name_for(peer_id: str) -> str:

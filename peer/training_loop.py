@@ -5,15 +5,12 @@ A hundred lines of plain loop on purpose: everything a peer does in its life pas
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
+from model.training_step import autocast
 from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport
@@ -36,6 +33,7 @@ class TrainingLoop:
     """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set; then leaves politely.
 
     :param stop: set from outside to end after the micro-batch in hand
+    :param precision: of the forward pass
     """
 
     def __init__(
@@ -52,11 +50,13 @@ class TrainingLoop:
         suspension: SuspensionWatch,
         reporter: Reporter,
         stop: threading.Event,
+        precision: str = "fp32",
     ):
         self.spec, self.state, self.samples = spec, state, samples
         self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
         self.presence, self.desk, self.departure = presence, desk, departure
         self.suspension, self.reporter, self.stop = suspension, reporter, stop
+        self.precision = precision
         self.samples_computed = 0
         self.samples_contributed = 0
         self.steps_made = 0
@@ -133,7 +133,7 @@ class TrainingLoop:
             for name, tensor in self.samples.next_batch(self.state.step).items()
         }
         samples = len(batch["input_ids"])
-        with _autocast(self.state.parameters[0].device):
+        with autocast(self.state.parameters[0].device.type, self.precision):
             loss = self.state.model(**batch).loss
         if not self.accumulator.add(loss, samples):
             self.reporter.message("skipped a micro-batch whose loss was not finite")
@@ -191,13 +191,3 @@ class TrainingLoop:
             f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours, "
             f"{waited:.1%} of the time waiting for text"
         )
-
-
-@contextlib.contextmanager
-def _autocast(device: torch.device) -> Iterator[None]:
-    """bf16 where the GPU has it, fp32 elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            yield
-    else:
-        yield

@@ -27,6 +27,7 @@ class PublishedConfig:
     share_large_matrices: bool | int = False
     num_inner_matrices: int = 1
     adapter_dim: int = 0
+    lowrank_dim: int = 0
     hidden_act: str = "gelu_fused"
     hidden_act_gated: bool = True
     sandwich_norm: bool = False
@@ -46,9 +47,20 @@ def gelu_tanh(x):
 
 
 class Matrix(nn.Module):
-    def __init__(self, rows, columns):
+    """W, perhaps with a low-rank term of its own that every projection over it shares."""
+
+    def __init__(self, rows, columns, rank=0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(rows, columns) * 0.15)
+        if rank:
+            self.lowrank_first = nn.Parameter(torch.randn(rank, columns) * 0.1)
+            self.lowrank_second = nn.Parameter(torch.randn(rows, rank) * 0.1)
+
+    def forward(self, x):
+        y = x @ self.weight.T
+        if hasattr(self, "lowrank_first"):
+            y = y + x @ self.lowrank_first.T @ self.lowrank_second.T
+        return y
 
 
 class Projection(nn.Module):
@@ -64,7 +76,7 @@ class Projection(nn.Module):
             self.adapter_second = nn.Parameter(torch.randn(rows, rank) * 0.1)
 
     def forward(self, x):
-        y = x @ self.shared_matrix.weight.T
+        y = self.shared_matrix(x)
         if hasattr(self, "adapter_first"):
             y = y + x @ self.adapter_first.T @ self.adapter_second.T
         return y if self.bias is None else y + self.bias
@@ -153,7 +165,9 @@ def big_matrices(c):
         "h2o": (c.hidden_size, c.intermediate_size),
     }
     sets = int(c.share_large_matrices) or c.pairs
-    pool = [{n: Matrix(*s) for n, s in shapes.items()} for _ in range(sets * c.num_inner_matrices)]
+    pool = [
+        {n: Matrix(*s, c.lowrank_dim) for n, s in shapes.items()} for _ in range(sets * c.num_inner_matrices)
+    ]
     return [
         pool[(n * sets // c.pairs) * c.num_inner_matrices + n % c.num_inner_matrices] for n in range(c.pairs)
     ]

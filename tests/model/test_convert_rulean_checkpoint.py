@@ -1,4 +1,4 @@
-"""Published checkpoints convert and give the published numbers, in seven shapes."""
+"""Published checkpoints convert and give the published numbers, in all its shapes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SHAPES = {
     "interleaved with adapters": PublishedConfig(
         num_hidden_groups=4, share_large_matrices=1, num_inner_matrices=2, adapter_dim=3
     ),
+    "low-rank matrices with adapters": PublishedConfig(num_hidden_groups=2, lowrank_dim=3, adapter_dim=2),
     "ungated absolute": PublishedConfig(hidden_act_gated=False, position_embedding_type="absolute"),
     "two sets over two groups of two": PublishedConfig(
         num_hidden_groups=2, num_inner_groups=2, share_large_matrices=2, embedding_size=48

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from swarm.spec import load_spec
 from tests.scenarios.network import Network
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,9 @@ class SwarmUnderTest:
         """Start the join line with `--json` and options; its events are in `events(name)`."""
         words = shlex.split(line or self.join_line())
         cache = ["--cache-dir", str(self.folder / "cache"), "--name", name, "--device", "cpu", "--json"]
-        return self._start(words[0], [*words[1:], *cache, *self._listen(host), *options], name, host)
+        # the search for the best size would make every run another one
+        size = ["--micro-batch-size", str(load_spec(self.spec_path).training.micro_batch_size)]
+        return self._start(words[0], [*words[1:], *cache, *size, *self._listen(host), *options], name, host)
 
     def join_line(self) -> str:
         """What the coordinator hands out."""

@@ -1,0 +1,39 @@
+"""`peer bench`: a plan from what was asked, measured and printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from model.training_step import PRECISIONS
+from peer.bench import run_bench
+from peer.bench_plan import BenchPlan, can_compile, settings_for, workload_of_file
+from peer.device import choose_device
+from swarm.errors import BadInput
+
+
+def bench_command(
+    source: Path,
+    device: str | None,
+    precisions: list[str] | None,
+    compiled: bool | None,
+    sequence_length: int | None,
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure and print; raises `BadInput` for what cannot be measured here."""
+    workload = workload_of_file(source, sequence_length)
+    place = choose_device(device)
+    if unknown := set(precisions or ()) - set(PRECISIONS):
+        raise BadInput(f"--precision {unknown.pop()} is not one of {', '.join(PRECISIONS)}")
+    if compiled and not can_compile(place):
+        raise BadInput("--compile needs a C++ compiler (or triton on a GPU): install g++, or leave it out")
+    if compiled is None and not can_compile(place):
+        compiled = False
+    settings = settings_for(place, precisions, compiled)
+    report = run_bench(BenchPlan(workload, str(place), settings, seconds, with_data=True))
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        print(*report.lines(), sep="\n")

@@ -1,0 +1,61 @@
+"""Made-up shards and a made-up tokenizer of a given vocabulary, read through the real training stream.
+
+What a stream costs depends on the vocabulary's size, the rows' shape and the disk, not on what the text says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from data_prep.masking import WholeWordMasker
+from data_prep.shards import ShardWriter, TokenizedDocument
+from data_prep.stream import TrainingStream
+from data_prep.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WORD_START
+
+DOCUMENTS, DOCUMENT_TOKENS = 512, 400
+
+
+@contextmanager
+def synthetic_stream(vocab_size: int, sequence_length: int, batch_size: int) -> Iterator[TrainingStream]:
+    """An endless stream of masked batches; its files are gone afterwards."""
+    with TemporaryDirectory(prefix="artel-bench-") as folder:
+        path = _write_shard(Path(folder), vocab_size)
+        stream = TrainingStream(
+            [path],
+            WholeWordMasker(_tokenizer(vocab_size)),
+            sequence_length=sequence_length,
+            batch_size=batch_size,
+            seed=0,
+        )
+        with stream:
+            yield stream
+
+
+def _tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """Every other piece opens a word."""
+    words = (f"{WORD_START if i % 2 else ''}w{i}" for i in range(len(SPECIAL_TOKENS), vocab_size))
+    vocabulary = {piece: number for number, piece in enumerate((*SPECIAL_TOKENS, *words))}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token=UNK)),
+        pad_token=PAD,
+        unk_token=UNK,
+        cls_token=CLS,
+        sep_token=SEP,
+        mask_token=MASK,
+    )
+
+
+def _write_shard(folder: Path, vocab_size: int) -> Path:
+    generator = np.random.default_rng(0)
+    writer = ShardWriter(folder, "synthetic", vocab_size)
+    for _ in range(DOCUMENTS):
+        ids = generator.integers(len(SPECIAL_TOKENS), vocab_size, DOCUMENT_TOKENS, dtype=np.int64)
+        writer.write(TokenizedDocument(ids, np.array([DOCUMENT_TOKENS])))
+    return folder / writer.close()[0].file
