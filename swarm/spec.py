@@ -56,7 +56,8 @@ class DataSpec(_Section):
     """Where the text comes from: `builtin`, or a folder made by `data-prep` (relative to the spec's file).
 
     Of a corpus folder the coordinator makes tokenizer, shards and held-out set itself, in memory; a folder that
-    already has `tokenizer/`, `shards/` and `heldout.safetensors` is taken as it is.
+    already has `tokenizer/`, `shards/` and `heldout.safetensors` is taken as it is. `license` of the text is told in
+    the model card of every checkpoint, as the hub's identifier, e.g. `cc-by-sa-4.0`.
     """
 
     source: str = "builtin"
@@ -64,6 +65,7 @@ class DataSpec(_Section):
     sequence_length: Annotated[int, Field(ge=8)] = 128
     heldout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     heldout_rows: Positive = 256
+    license: Annotated[str, Field(max_length=100)] = ""
 
 
 class TrainingSpec(_Section):
@@ -123,16 +125,21 @@ class LeaseSpec(_Section):
 
 
 class CheckpointSpec(_Section):
-    """A checkpoint every `every_steps` global steps; the last `keep` and the best one stay on disk.
+    """A checkpoint every `every_steps` global steps; on disk stay the last `keep`, the first, the best by held-out
+    loss, and every `keep_every`-th (0: none).
 
     Between checkpoints the coordinator copies the swarm's state every `follow_every_steps`, so that when every peer
-    is gone the run goes on from there.
+    is gone the run goes on from there. Judging, evaluating and writing one takes at most `timeout` seconds, or it is
+    given up. `publish` names a repository of a model hub to upload each one to, e.g. `"owner/model"`.
     """
 
     every_steps: Positive = 100
     keep: Annotated[int, Field(ge=1)] = 5
+    keep_every: Annotated[int, Field(ge=0)] = 0
     follow_every_steps: Positive = 10
     max_heldout_ratio: Annotated[float, Field(gt=1)] = 1.5
+    timeout: Seconds = 1800.0
+    publish: Annotated[str, Field(pattern=r"^([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})?$")] = ""
 
 
 class RunSpec(_Section):
@@ -172,12 +179,16 @@ class RunSpec(_Section):
         """The same bytes for the same spec on every machine."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
 
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the update that leads from global step `step` to `step + 1`: warm-up, then linear decay."""
+    def learning_rate_at(self, step: int, total_steps: int | None = None) -> float:
+        """Learning rate of the update that leads from global step `step` to `step + 1`: warm-up, then linear decay.
+
+        :param total_steps: where it reaches zero, by default the spec's
+        """
         training = self.training
+        last = training.total_steps if total_steps is None else total_steps
         if step < training.warmup_steps:
             return training.learning_rate * (step + 1) / training.warmup_steps
-        remaining = max(0, training.total_steps - step) / (training.total_steps - training.warmup_steps)
+        remaining = max(0, last - step) / (last - training.warmup_steps)
         return training.learning_rate * remaining
 
 
