@@ -73,6 +73,12 @@ class CheckpointWorker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._ready = False
+
+    def begin(self) -> None:
+        """Start the child ahead of the first request: it needs seconds to load its libraries."""
+        with self._lock:
+            self._process = self._spawn()
 
     @property
     def pid(self) -> int | None:
@@ -115,7 +121,9 @@ class CheckpointWorker:
                 raise CheckpointFailed(f"{what} was given up: the coordinator is ending")
             process = self._process
             if process is None or process.poll() is not None:
-                process = self._process = self._start()
+                process = self._process = self._spawn()
+            if not self._ready:
+                self._wait_until_ready(process)
             expired = threading.Event()
             timer = threading.Timer(self.timeout, _kill, (process, expired))
             timer.start()
@@ -138,27 +146,30 @@ class CheckpointWorker:
             return f"not done within {self.timeout:g} s (checkpoints.timeout), so its process was killed"
         return f"its process ended with code {process.returncode} ({error})"
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", f"from {CHILD} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        stdin, _stdout = _pipes(process)
+        stdin.write(json.dumps(self._setup).encode() + b"\n")
+        stdin.flush()
+        self._ready = False
+        return process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         starting = threading.Timer(START_SECONDS, process.kill)
         starting.start()
         try:
-            stdin, stdout = _pipes(process)
-            stdin.write(json.dumps(self._setup).encode() + b"\n")
-            stdin.flush()
-            if not stdout.readline():
-                raise OSError("it ended at once")
-        except OSError as error:
-            process.kill()
-            raise CheckpointFailed(f"the process for checkpoints did not start ({error})") from None
+            if not _pipes(process)[1].readline():
+                raise CheckpointFailed(
+                    "the process for checkpoints did not start: its last words are in the log"
+                )
         finally:
             starting.cancel()
-        return process
+        self._ready = True
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

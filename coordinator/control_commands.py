@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from coordinator.settings_desk import CHANGEABLE
 from swarm.errors import BadInput
+from swarm.settings import CHANGEABLE
 
 RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default the only one in runs/.")]
 Control = Annotated[str | None, typer.Option(help="HOST:PORT of the control API of a run elsewhere.")]

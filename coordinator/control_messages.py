@@ -10,9 +10,8 @@ from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from coordinator import control_pb2
-from coordinator.settings_desk import Change
 from coordinator.status import RunStatus
-from swarm.settings import RunSettings, SettingsBook
+from swarm.settings import RunSettings, SettingsBook, SettingsChange
 
 Kind = TypeVar("Kind", bound=Message)
 
@@ -33,7 +32,7 @@ def status_of(message: control_pb2.Run) -> RunStatus:
     return RunStatus.model_validate(from_message(message))
 
 
-def change_message(change: Change) -> control_pb2.SettingsChange:
+def change_message(change: SettingsChange) -> control_pb2.SettingsChange:
     """A change as it travels."""
     settings = to_message(change.settings, control_pb2.Settings())
     return control_pb2.SettingsChange(version=change.version, from_step=change.from_step, settings=settings)
@@ -43,7 +42,7 @@ def plan_message(book: SettingsBook, step: int) -> control_pb2.SettingsPlan:
     """What holds at a step, and what is planned after it."""
     entries = book.entries
     held = max((index for index, entry in enumerate(entries) if entry.from_step <= step), default=0)
-    changes = [Change(book.version, entry.from_step, entry.settings) for entry in entries[held:]]
+    changes = [SettingsChange(book.version, entry.from_step, entry.settings) for entry in entries[held:]]
     return control_pb2.SettingsPlan(version=book.version, changes=map(change_message, changes))
 
 

@@ -21,9 +21,10 @@ import grpc
 from coordinator import control_pb2, control_pb2_grpc
 from coordinator.checkpoints import Checkpoint
 from coordinator.control_messages import change_message, plan_message, to_message
-from coordinator.settings_desk import Change, NotNow, SettingsDesk
+from coordinator.settings_desk import NotNow, SettingsDesk
 from coordinator.status import PEER_STATES, CheckpointStatus, PeerStatus, RunStatus
 from swarm.errors import ArtelError, BadInput
+from swarm.settings import SettingsChange
 
 SERVICE = "artel.control.v1.Control"
 READING = frozenset({"GetRun", "ListPeers", "GetPeer", "Watch", "ListCheckpoints", "GetSettings"})
@@ -174,7 +175,7 @@ def _refuse(_request: Any, context: grpc.ServicerContext) -> None:
     )
 
 
-def _changed(context: grpc.ServicerContext, make: Callable[[], Change]) -> control_pb2.SettingsChange:
+def _changed(context: grpc.ServicerContext, make: Callable[[], SettingsChange]) -> control_pb2.SettingsChange:
     with _explained(context):
         return change_message(make())
     return control_pb2.SettingsChange()

@@ -7,23 +7,23 @@ and address are those of `huggingface-hub` itself (HF_TOKEN, HF_ENDPOINT).
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from coordinator.checkpoints import Checkpoint
 from coordinator.export import export_checkpoint
 from coordinator.run_directory import RunDirectory
-from swarm.errors import ArtelError
+from swarm.errors import ArtelError, OperationFailed
 from swarm.spec import RunSpec
 
-logger = logging.getLogger(__name__)
-
+UPLOADER = "coordinator.hub_upload"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 900.0
+LONGEST_UPLOAD_SECONDS = 4 * 3600.0
 
 Upload = Callable[[Path, str, str], None]  # folder, repository, commit message
 
@@ -97,21 +97,30 @@ class Publisher:
             self.upload(self.staging, self.repository, f"step {checkpoint.step}")
         except ArtelError as error:
             return str(error)
-        except Exception as error:  # the network's, the hub's and its library's errors have no common base
-            return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        except OSError as error:
+            return str(error)
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         return ""
 
 
 def upload_to_hub(folder: Path, repository: str, message: str) -> None:
-    """Make the folder the content of a model repository, which is made if it is not there."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    """Make the folder the content of a model repository, in a process that is ended when it takes too long.
 
-    disable_progress_bars()
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    started = time.monotonic()
-    api.create_repo(repository, exist_ok=True, private=False)
-    api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    logger.info("uploaded %s in %.0f s", message, time.monotonic() - started)
+    :raises OperationFailed: in the hub's words
+    """
+    arguments = [str(os.getpid()), str(folder), repository, message]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {UPLOADER} import main; main()", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_UPLOAD_SECONDS,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OperationFailed(f"not done within {LONGEST_UPLOAD_SECONDS / 3600:g} h") from None
+    if done.returncode:
+        raise OperationFailed(" ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}")

@@ -203,6 +203,9 @@ class _Coordinator:
     ):
         self.directory, self.run, self.dht, self.history = directory, run, dht, history
         self.spec = spec = run.spec
+        worker = CheckpointWorker(spec, run.bundle, directory.checkpoints_path, directory.last_state_path)
+        stack.callback(worker.close)
+        worker.begin()
         tokenizer = load_tokenizer(run.bundle / TOKENIZER_FOLDER)
         model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
         state = TrainingState(spec, model)
@@ -226,8 +229,6 @@ class _Coordinator:
             state.settings, board, directory.settings_path, self._look, self._announce, run.warrant
         )
         self.desk.load()
-        worker = CheckpointWorker(spec, run.bundle, directory.checkpoints_path, directory.last_state_path)
-        stack.callback(worker.close)
         self.keeper = StateKeeper(
             state, averager, board, worker, self._announce, self._run_facts, run.warrant
         )

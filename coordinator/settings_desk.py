@@ -12,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.errors import BadInput, OperationFailed
 from swarm.records import SettingsRecord
-from swarm.settings import RunSettings, SettingsBook, SettingsEntry
+from swarm.settings import CHANGEABLE, RunSettings, SettingsBook, SettingsChange, SettingsEntry
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +29,10 @@ RECORD_LIFETIME_SECONDS = 3600.0
 # peers read the settings once a lease period; this many periods and seconds let a record reach everyone
 SPREAD_PERIODS = 3
 SPREAD_SECONDS = 2.0
-CHANGEABLE = ("target_batch_size", "total_steps", "learning_rate_scale", "checkpoint_every_steps")
 
 
 class NotNow(OperationFailed):
     """The run is not in a state in which this can be done; says which one it is in."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change that was signed: these settings hold from this global step on."""
-
-    version: int
-    from_step: int
-    settings: RunSettings
 
 
 class SettingsDesk:
@@ -89,7 +78,7 @@ class SettingsDesk:
         if self.book.version:
             self.board.publish(self._newest())
 
-    def change(self, changes: Mapping[str, Any]) -> Change:
+    def change(self, changes: Mapping[str, Any]) -> SettingsChange:
         """Change settings named in `CHANGEABLE`; raises `BadInput` or `NotNow`."""
         unknown = sorted(set(changes) - set(CHANGEABLE))
         if unknown:
@@ -99,19 +88,19 @@ class SettingsDesk:
         words = ", ".join(f"{name} {value}" for name, value in changes.items())
         return self._change("settings", f"changed to {words}", dict(changes))
 
-    def pause(self) -> Change:
+    def pause(self) -> SettingsChange:
         """Let everyone stop computing at one global step and stay; raises `NotNow`."""
         if self._last.paused:
             raise NotNow("the run is paused already, or about to be")
         return self._change("paused", "pauses", {"paused": True})
 
-    def resume(self) -> Change:
+    def resume(self) -> SettingsChange:
         """Undo `pause`; raises `NotNow`."""
         if not self._last.paused:
             raise NotNow("the run is not paused")
         return self._change("resumed", "goes on", {"paused": False})
 
-    def finish(self) -> Change:
+    def finish(self) -> SettingsChange:
         """End the run at one of the next global steps; raises `NotNow`."""
         return self._change("finishing", "ends", {}, finish=True)
 
@@ -119,7 +108,7 @@ class SettingsDesk:
     def _last(self) -> RunSettings:
         return self.book.entries[-1].settings
 
-    def _change(self, kind: str, words: str, changes: dict[str, Any], finish: bool = False) -> Change:
+    def _change(self, kind: str, words: str, changes: dict[str, Any], finish: bool = False) -> SettingsChange:
         with self._lock:
             view, step_seconds = self.look()
             now_at, from_step = view.newest_step, self._first_step(view, step_seconds)
@@ -137,7 +126,7 @@ class SettingsDesk:
                 "settings of version %d were not taken by any node yet; publishing again soon", version
             )
         self.announce(kind, f"the run {words} from step {from_step} on")
-        return Change(version, from_step, entries[-1].settings)
+        return SettingsChange(version, from_step, entries[-1].settings)
 
     def _first_step(self, view: SwarmView, step_seconds: float) -> int:
         """The step at which a change made now can hold: soon, but after everyone has heard of it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from swarm.spec import RunSpec
 
 MAX_ENTRIES = 8
+# what an operator may set by value
+CHANGEABLE = ("target_batch_size", "total_steps", "learning_rate_scale", "checkpoint_every_steps")
 Step = Annotated[int, Field(ge=0, lt=2**53)]
 PositiveStep = Annotated[int, Field(ge=1, lt=2**53)]
 
@@ -59,6 +62,15 @@ class SettingsEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     from_step: Step
+    settings: RunSettings
+
+
+@dataclass(frozen=True)
+class SettingsChange:
+    """These settings hold from this global step on."""
+
+    version: int
+    from_step: int
     settings: RunSettings
 
 
