@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from coordinator.checkpoints import CheckpointStore
 from coordinator.evaluation import Evaluation, HeldoutEvaluator
@@ -110,6 +111,7 @@ def main() -> None:
     die_with_parent(setup["parent"])
     ignore_polite_signals()
     yield_to_others()
+    disable_progress_bar()
     spec = parse_spec(setup["spec"], origin="the coordinator's spec")
     places = (Path(setup[name]) for name in ("bundle", "checkpoints", "last_state"))
     process = _CheckpointProcess(spec, *places)
