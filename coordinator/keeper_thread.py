@@ -11,7 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from coordinator.checkpoints import Checkpoint
-from coordinator.state_keeper import Announce, StateKeeper
+from coordinator.events import Announce, Event
+from coordinator.state_keeper import StateKeeper
 from coordinator.tracker import Tracker
 from swarm.errors import ArtelError
 
@@ -19,7 +20,7 @@ from swarm.errors import ArtelError
 class KeeperThread:
     """Follows until stopped.
 
-    :param announce: told in a sentence when a checkpoint fails
+    :param announce: told when a checkpoint fails
     :param made: told of every new checkpoint
     :param period: seconds between two looks at the swarm
     """
@@ -63,7 +64,7 @@ class KeeperThread:
         try:
             checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
         except ArtelError as error:  # a full disk, or a worker that was killed: the run goes on
-            self.announce("checkpoint_failed", str(error))
+            self.announce(Event("checkpoint_failed", str(error), data={"reason": str(error)}))
             return
         if checkpoint is not None:
             self.made(checkpoint)
@@ -78,7 +79,7 @@ class KeeperThread:
         try:
             checkpoint = self.keeper.checkpoint_now(self.tracker.view, self.tracker.status.train_loss)
         except ArtelError as error:
-            self.announce("checkpoint_failed", str(error))
+            self.announce(Event("checkpoint_failed", str(error), data={"reason": str(error)}))
             for wish in wishes:
                 wish.set_exception(error)
             return

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coordinator.checkpoints import Checkpoint
+from coordinator.events import Announce, Event
 from coordinator.export import export_checkpoint
 from coordinator.run_directory import RunDirectory
 from swarm.errors import ArtelError, OperationFailed
@@ -32,7 +33,7 @@ class Publisher:
     """Publishes to one repository; does nothing if its name is empty.
 
     :param staging: folder for what is on its way; the checkpoint itself may be thinned out meanwhile
-    :param announce: told in a sentence of what was published, and of every new reason why it was not
+    :param announce: told of what was published, and of every new reason why it was not
     :param first_pause: seconds before the second attempt; doubled with each
     """
 
@@ -40,7 +41,7 @@ class Publisher:
         self,
         repository: str,
         staging: Path,
-        announce: Callable[[str, str], None],
+        announce: Announce,
         upload: Upload | None = None,
         first_pause: float = FIRST_PAUSE_SECONDS,
     ):
@@ -51,7 +52,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     @classmethod
-    def of(cls, spec: RunSpec, directory: RunDirectory, announce: Callable[[str, str], None]) -> Publisher:
+    def of(cls, spec: RunSpec, directory: RunDirectory, announce: Announce) -> Publisher:
         """The publisher that a run's spec asks for."""
         return cls(spec.checkpoints.publish, directory.path / ".publishing", announce)
 
@@ -77,14 +78,14 @@ class Publisher:
         pause, told = self.first_pause, ""
         while not self._offered.is_set():
             trouble = self._try_once(checkpoint)
+            facts = {"step": checkpoint.step, "repository": self.repository, "reason": trouble}
             if not trouble:
-                self.announce(
-                    "published", f"checkpoint of step {checkpoint.step} uploaded to {self.repository}"
-                )
+                words = f"checkpoint of step {checkpoint.step} uploaded to {self.repository}"
+                self.announce(Event("published", words, data=facts))
                 return
             if trouble != told:
                 words = f"checkpoint of step {checkpoint.step} could not be uploaded to {self.repository}"
-                self.announce("publish_failed", f"{words}: {trouble}; trying again")
+                self.announce(Event("publish_failed", f"{words}: {trouble}; trying again", data=facts))
                 told = trouble
             self._offered.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

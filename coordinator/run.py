@@ -31,6 +31,7 @@ from coordinator.control_service import ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.deputy import Commission, be_commissioned, load_commission
+from coordinator.events import Event
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
 from coordinator.keeper_thread import KeeperThread
@@ -374,10 +375,10 @@ class _Coordinator:
             heldout_accuracy=checkpoint.heldout_accuracy,
         )
 
-    def _announce(self, kind: str, sentence: str) -> None:
-        logger.warning(sentence)
+    def _announce(self, event: Event) -> None:
+        logger.warning(event.sentence)
         with contextlib.suppress(HistoryError):  # the disk that refused a checkpoint may refuse this as well
-            self.history.record_event(kind, sentence, time.time())
+            self.history.record_event(event.kind, event.sentence, time.time(), data=event.data)
 
 
 def _curve(points: Iterable[tuple[int | None, float | None]]) -> list[tuple[int, float]]:

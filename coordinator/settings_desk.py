@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from coordinator.events import Announce, Event
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.errors import BadInput, OperationFailed
@@ -40,7 +41,7 @@ class SettingsDesk:
 
     :param path: file that keeps the newest signed plan
     :param look: the swarm as it is now, and the seconds that a global step takes (0 if not known yet)
-    :param announce: told in a sentence of every change
+    :param announce: told of every change
     :param warrant: of the run's authority, for a coordinator that is not the authority itself
     """
 
@@ -50,7 +51,7 @@ class SettingsDesk:
         board: RecordBoard,
         path: Path,
         look: Callable[[], tuple[SwarmView, float]],
-        announce: Callable[[str, str], None],
+        announce: Announce,
         warrant: str = "",
     ):
         self.book, self.board, self.path, self.look = book, board, path, look
@@ -125,7 +126,11 @@ class SettingsDesk:
             logger.warning(
                 "settings of version %d were not taken by any node yet; publishing again soon", version
             )
-        self.announce(kind, f"the run {words} from step {from_step} on")
+        facts = {
+            "from_step": from_step,
+            "changes": ", ".join(f"{key} = {value}" for key, value in changes.items()),
+        }
+        self.announce(Event(kind, f"the run {words} from step {from_step} on", data=facts))
         return SettingsChange(version, from_step, entries[-1].settings)
 
     def _first_step(self, view: SwarmView, step_seconds: float) -> int:

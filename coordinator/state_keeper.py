@@ -21,6 +21,7 @@ from typing import Any
 
 from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
+from coordinator.events import Announce, Event
 from coordinator.last_state import read_last_state
 from swarm.averager import StateUnavailable, StateUnfit, SwarmAverager
 from swarm.clock import SwarmView
@@ -37,8 +38,6 @@ SHUN_SECONDS = 30.0
 # a single peer's every step is copied, but for this many times as long as copying takes nothing is copied again
 REST_PER_COPYING = 10.0
 
-# (kind, sentence) of something that happened, for the history
-Announce = Callable[[str, str], None]
 # what the model card tells of the run so far
 RunFacts = Callable[[], Mapping[str, Any]]
 
@@ -71,7 +70,7 @@ def resume(state: TrainingState, store: CheckpointStore, last_state_path: Path) 
 class StateKeeper:
     """Owns the coordinator's copy of the training state.
 
-    :param announce: told in a sentence when a state is refused
+    :param announce: told when a state is refused
     :param run_facts: asked for what a checkpoint's model card tells of the run
     :param warrant: of the run's authority, for a coordinator that is not the authority itself
     """
@@ -200,14 +199,14 @@ class StateKeeper:
         try:
             snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
         except StateUnfit as error:
-            self._refuse(donor, "a state", str(error))
+            self._refuse(donor, "a state", str(error), "unfit", reason=str(error))
             return False
         except StateUnavailable as error:
             logger.info("no state from %s: %s", donor, error)
             return False
         if snapshot.step <= self.state.step:
             reason = f"the run is at step {self.state.step} already"
-            self._refuse(donor, f"the state of step {snapshot.step}", reason)
+            self._refuse(donor, f"the state of step {snapshot.step}", reason, "behind", step=snapshot.step)
             return False
         return self._take_if_good(donor, snapshot)
 
@@ -216,21 +215,27 @@ class StateKeeper:
         try:
             verdict = self.worker.judge(snapshot, limit)
         except CheckpointFailed as error:
-            self.announce("state_not_judged", str(error))
+            self.announce(Event("state_not_judged", str(error), data={"reason": str(error)}))
             return False
         if not verdict.good:
-            reason = f"its held-out loss is {verdict.loss:.3f}, above the limit of {limit:.3f}"
-            if math.isnan(verdict.loss):
-                reason = "its held-out loss is not finite"
-            self._refuse(donor, f"the state of step {snapshot.step}", reason)
+            self._refuse_loss(donor, snapshot.step, verdict.loss, limit)
             return False
         if verdict.trouble:  # a full disk: the state is kept in memory all the same
-            self.announce("state_not_kept", verdict.trouble)
+            self.announce(Event("state_not_kept", verdict.trouble, data={"reason": verdict.trouble}))
         self.state.load(snapshot)
         self._probe_loss, self._digest = verdict.loss, verdict.digest
         self._has_state, self._reached = True, time.time()
         return True
 
-    def _refuse(self, donor: str, what: str, reason: str) -> None:
+    def _refuse_loss(self, donor: str, step: int, loss: float, limit: float) -> None:
+        what = f"the state of step {step}"
+        if math.isnan(loss):
+            self._refuse(donor, what, "its held-out loss is not finite", "not_finite", step=step)
+        else:
+            reason = f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
+            self._refuse(donor, what, reason, "loss", step=step, loss=loss, limit=limit)
+
+    def _refuse(self, donor: str, what: str, reason: str, why: str, **numbers: float | str) -> None:
         self._shunned[donor] = time.monotonic() + SHUN_SECONDS
-        self.announce("refused", f"refused {what} from {donor}: {reason}")
+        facts = {"donor": donor, "why": why, **numbers}
+        self.announce(Event("refused", f"refused {what} from {donor}: {reason}", data=facts))

@@ -220,7 +220,7 @@ class Tracker:
             return "finished", None
         if self.settings.at(self.view.newest_step).paused:
             self._last_step = (self.view.newest_step, now)
-            return "waiting", "paused; `coordinator resume` lets it go on"
+            return "waiting", "paused by the operator"
         if not online:
             return "waiting", "no peer is online; the next one continues from the last state"
         patience = max(STALLED_AFTER_SECONDS, STALLED_AFTER_STEP_TIMES * self._step_seconds)

@@ -17,6 +17,7 @@ import torch
 
 from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
 from coordinator.checkpoints import CheckpointStore, find_damage, read_checkpoint
+from coordinator.events import Event
 from coordinator.last_state import read_last_state
 from coordinator.state_keeper import Resumed, StateKeeper
 from data_prep.tokenizer import load_tokenizer
@@ -101,15 +102,15 @@ def test_a_state_above_the_limit_is_not_kept(worker, folder, state):
 )
 def test_a_state_is_refused_with_an_event_that_says_why(worker, state, name, make, reason):
     advance(state, 5)
-    happened: list[tuple[str, str]] = []
+    happened: list[Event] = []
     sent = make if isinstance(make, Exception) else make(state)
-    keeper = StateKeeper(state, Donor(sent), Board(), worker, lambda *event: happened.append(event))
+    keeper = StateKeeper(state, Donor(sent), Board(), worker, happened.append)
     keeper.start(Resumed(read_checkpoint_of(worker, state), time.time()))
     before = [tensor.clone() for tensor in state.snapshot().tensors]
     assert keeper.follow(view_of(step=7), train_loss=None) is None
-    assert [kind for kind, _sentence in happened] == ["refused"]
-    assert reason in happened[0][1]
-    assert DONOR in happened[0][1]
+    assert [event.kind for event in happened] == ["refused"]
+    assert reason in happened[0].sentence
+    assert DONOR in happened[0].sentence
     assert state.step == 5
     assert all(torch.equal(a, b) for a, b in zip(before, state.snapshot().tensors, strict=True))
     assert keeper.follow(view_of(step=7), train_loss=None) is None
@@ -117,16 +118,12 @@ def test_a_state_is_refused_with_an_event_that_says_why(worker, state, name, mak
 
 
 def test_a_silent_donor_is_no_event_and_a_good_one_is_followed(worker, state):
-    happened: list[tuple[str, str]] = []
+    happened: list[Event] = []
     checkpoint = read_checkpoint_of(worker, state)
-    silent = StateKeeper(
-        state, Donor(StateUnavailable("silent")), Board(), worker, lambda *event: happened.append(event)
-    )
+    silent = StateKeeper(state, Donor(StateUnavailable("silent")), Board(), worker, happened.append)
     silent.start(Resumed(checkpoint, time.time()))
     assert silent.follow(view_of(step=120), train_loss=None) is None
-    keeper = StateKeeper(
-        state, Donor(scaled(state, 1.0, step=120)), Board(), worker, lambda *e: happened.append(e)
-    )
+    keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), worker, happened.append)
     keeper.start(Resumed(checkpoint, time.time()))
     made = keeper.follow(view_of(step=120), train_loss=2.0)
     assert (made.step, state.step, happened) == (120, 120, [])

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from coordinator.checkpoints import CheckpointStore, find_damage
+from coordinator.events import Event
 from coordinator.export import choose_checkpoint, export_checkpoint
 from coordinator.publisher import Publisher
 from data_prep.tokenizer import load_tokenizer
@@ -70,18 +71,16 @@ def test_what_is_there_is_never_overwritten_and_what_is_not_there_is_told(checkp
 
 def test_a_checkpoint_gets_to_the_hub_although_the_hub_fails_at_first(checkpoints, hub, tmp_path):
     hub.failures = 1
-    happened: queue.Queue[tuple[str, str]] = queue.Queue()
-    publisher = Publisher(
-        "team/lean", tmp_path / ".publishing", lambda *event: happened.put(event), first_pause=0.05
-    )
+    happened: queue.Queue[Event] = queue.Queue()
+    publisher = Publisher("team/lean", tmp_path / ".publishing", happened.put, first_pause=0.05)
     publisher.start()
     started = time.monotonic()
     publisher.offer(choose_checkpoint(checkpoints, "latest"))
     assert time.monotonic() - started < 0.5, "offering waits for the upload"
-    kind, sentence = happened.get(timeout=60)
-    assert kind == "publish_failed"
-    assert "500" in sentence
-    assert happened.get(timeout=60) == ("published", "checkpoint of step 2 uploaded to team/lean")
+    failed = happened.get(timeout=60)
+    assert failed.kind == "publish_failed"
+    assert "500" in failed.sentence
+    assert happened.get(timeout=60).sentence == "checkpoint of step 2 uploaded to team/lean"
     weights = (checkpoints / "step-00000002" / "model.safetensors").read_bytes()
     assert hub.files["model.safetensors"] == weights
     assert hub.files["README.md"].decode() == DOCUMENTS["README.md"]
@@ -93,20 +92,18 @@ def test_a_checkpoint_gets_to_the_hub_although_the_hub_fails_at_first(checkpoint
 
 def test_a_newer_checkpoint_takes_the_place_of_one_that_fails(checkpoints, tmp_path):
     tried: queue.Queue[str] = queue.Queue()
-    happened: queue.Queue[tuple[str, str]] = queue.Queue()
+    happened: queue.Queue[Event] = queue.Queue()
 
     def upload(_folder, _repository, message):
         tried.put(message)
         if message == "step 0":
             raise ConnectionError("no network")
 
-    publisher = Publisher(
-        "team/lean", tmp_path / "p", lambda *event: happened.put(event), upload, first_pause=60.0
-    )
+    publisher = Publisher("team/lean", tmp_path / "p", happened.put, upload, first_pause=60.0)
     publisher.start()
     publisher.offer(choose_checkpoint(checkpoints, "0"))
     assert tried.get(timeout=10) == "step 0"
-    assert "no network" in happened.get(timeout=10)[1]
+    assert "no network" in happened.get(timeout=10).sentence
     publisher.offer(choose_checkpoint(checkpoints, "1"))
     assert tried.get(timeout=10) == "step 1"
-    assert happened.get(timeout=10)[0] == "published"
+    assert happened.get(timeout=10).kind == "published"

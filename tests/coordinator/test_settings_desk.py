@@ -39,7 +39,7 @@ class Swarm:
             self,
             path / "settings.json",
             self.look,
-            lambda kind, _words: self.announced.append(kind),
+            lambda event: self.announced.append(event.kind),
         )
 
     def look(self) -> tuple[SwarmView, float]:
