@@ -5,8 +5,8 @@
 Starts `coordinator run` and a few processes that are nodes of its DHT. Each of them renews the signed leases and
 peer records of many synthetic peers, which have identities of their own but no model; what is due within half a second
 travels in one call, and the coordinator, one of few nodes, stores and checks every record. Another process holds the
-pages' event streams open. One more peer signs the moment of writing into its record every second: its way through the DHT,
-the tracker and the stream, until a page could show it, is the latency. Memory is the proportional set size (PSS).
+pages' event streams open. One more peer signs the moment of writing into its record every second: its way through the
+DHT, the tracker and the stream, until a page could show it, is the latency. Memory is the proportional set size (PSS).
 
 Compared with: the goals of one CPU core, 2 s, and memory that does not grow. Left out: what the reads of 500 real peers
 cost the nodes that hold the records; here each process reads like one peer.

@@ -26,6 +26,9 @@ MAX_LIFETIME_SECONDS = 24 * 3600.0
 # clocks of participants may differ by this much before a record looks expired or immortal
 CLOCK_TOLERANCE_SECONDS = 3.0
 
+# of a few thousand peers, at a kilobyte each
+REMEMBERED_RECORDS = 8192
+
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=200)]
@@ -171,6 +174,8 @@ class RunRecordValidator(RecordValidatorBase):
     def __init__(self, run_id: str, authorities: frozenset[str]):
         self.run_id = run_id
         self.authorities = authorities
+        # every node that is asked sends all records again: each is checked once, not at every reading
+        self._accepted: dict[tuple[bytes, bytes, bytes], float] = {}
         self._types = {DHTID.generate(source=dht_key(run_id, kind)).to_bytes(): kind for kind in RECORD_TYPES}
 
     def validate(self, record: DHTRecord) -> bool:
@@ -178,15 +183,33 @@ class RunRecordValidator(RecordValidatorBase):
         record_type = self._types.get(record.key)
         if record_type is None:
             return True
+        place = (record.key, record.subkey, record.value)
+        expires = self._accepted.get(place)
+        if expires is None:
+            expires = self._check(record_type, record)
+            if expires is None:
+                return False
+            self._remember(place, expires)
+        return record.expiration_time <= expires + CLOCK_TOLERANCE_SECONDS
+
+    def _check(self, record_type: type[_Record], record: DHTRecord) -> float | None:
+        """The end of life that its owner signed; None if the record must not be believed."""
         owner, raw = _loads(record.subkey), _loads(record.value)
         if not isinstance(owner, str):
-            return False
+            return None
         content = unpack_record(record_type, raw, owner, self.run_id)
-        if content is None or record.expiration_time > content.expires + CLOCK_TOLERANCE_SECONDS:
-            return False
-        return not isinstance(content, HeadRecord | SettingsRecord) or self._is_coordinator(
+        if content is None:
+            return None
+        if isinstance(content, HeadRecord | SettingsRecord) and not self._is_coordinator(
             owner, content.warrant
-        )
+        ):
+            return None
+        return content.expires
+
+    def _remember(self, place: tuple[bytes, bytes, bytes], expires: float) -> None:
+        while len(self._accepted) >= REMEMBERED_RECORDS:
+            del self._accepted[next(iter(self._accepted))]
+        self._accepted[place] = expires
 
     def _is_coordinator(self, owner: str, warrant: str) -> bool:
         return owner in self.authorities or is_warranted(warrant, self.run_id, owner, self.authorities)
