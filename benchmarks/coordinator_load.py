@@ -39,6 +39,8 @@ START_SECONDS = 240.0
 SETTLE_SECONDS = 25.0
 GOAL_CORES, GOAL_LATENCY_SECONDS = 1.0, 2.0
 MARK = "probe"
+# a browser has a machine of its own; here all of them would take the coordinator's cores
+PARSING_VIEWERS = 5
 
 SPEC = """
 name = "load"
@@ -132,7 +134,7 @@ def report(pid: int, streams: subprocess.Popen[bytes], folder: Path, seconds: fl
         (
             "latency, worst",
             f"{found['worst']:.2f} s",
-            f"{found['count']} records seen by {found['viewers']} pages",
+            f"{found['count']} sightings, {found['viewers']} pages",
         ),
         ("stream", f"{found['bytes'] / found['seconds'] / 1024:.0f} KiB/s", "all pages together"),
         ("peers shown", str(status["peers_online"]), f"{elapsed:.0f} s, load {os.getloadavg()[0]:.1f}"),
@@ -284,7 +286,12 @@ async def hold_streams(address: str, viewers: int, seconds: float) -> None:
     place = urllib.parse.urlsplit(address)
     latencies: list[float] = []
     received = await asyncio.gather(
-        *(read_stream(place.hostname or "", place.port or 0, seconds, latencies) for _ in range(viewers))
+        *(
+            read_stream(
+                place.hostname or "", place.port or 0, seconds, latencies, parses=viewer < PARSING_VIEWERS
+            )
+            for viewer in range(viewers)
+        )
     )
     latencies.sort()
     found = {
@@ -299,18 +306,18 @@ async def hold_streams(address: str, viewers: int, seconds: float) -> None:
     print(json.dumps(found), flush=True)
 
 
-async def read_stream(host: str, port: int, seconds: float, latencies: list[float]) -> int:
-    """One page: parses every message, as a browser does; returns the bytes received."""
+async def read_stream(host: str, port: int, seconds: float, latencies: list[float], parses: bool) -> int:
+    """One page; returns the bytes received."""
     reader, writer = await asyncio.open_connection(host, port, limit=2**24)
     writer.write(f"GET /api/stream HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n".encode())
     end, received, probe = time.monotonic() + seconds, 0, ""
     while time.monotonic() < end:
         line = await asyncio.wait_for(reader.readline(), 30)
         received += len(line)
-        if not line.startswith(b"data: "):
+        if not parses or not line.startswith(b"data: "):
             continue
         data, now = json.loads(line[6:]), time.time()
-        for peer in data.get("peers") or data["status"]["peers"]:
+        for peer in data["status"]["peers"] if "status" in data else data["peers"]:
             if peer.get("name") == MARK:
                 probe = peer["peer_id"]
             elif peer["peer_id"] == probe and "loss" in peer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator import control_pb2, control_pb2_grpc
-from tests.scenarios.swarm_under_test import ROOT
+from tests.scenarios.swarm_under_test import ROOT, family
 
 LARGER_BATCH = 384
 
@@ -100,6 +102,34 @@ def test_a_run_is_watched_changed_paused_resumed_and_finished(make_swarm, make_s
     kinds = [event["kind"] for event in events_of(swarm)]
     for kind in ("settings", "paused", "resumed", "finishing"):
         assert kind in kinds
+
+
+@pytest.mark.heavy
+def test_a_checkpoint_that_hangs_stops_neither_tracker_nor_head(make_swarm, make_spec):
+    swarm = make_swarm(make_spec(checkpoints={"timeout": 8.0}))
+    process = swarm.start_coordinator()
+    peer = swarm.start_peer("peer")
+    swarm.wait_for(lambda: len(swarm.steps("peer")) >= 2, "two steps", alive=peer)
+    child = child_for_checkpoints(process.pid)
+    os.kill(child, signal.SIGSTOP)
+    told = coordinator("checkpoint", "--run-dir", str(swarm.run_dir), "--wait", "1")
+    assert (told.returncode, "did not answer in time" in told.stderr) == (1, True)
+    shown = swarm.status()
+    swarm.wait_for(lambda: swarm.status()["generated_at"] > shown["generated_at"] + 3, "the tracker to go on")
+    swarm.wait_for(lambda: swarm.status()["global_step"] > shown["global_step"], "steps meanwhile")
+    failures = {"checkpoint_failed", "state_not_judged"}
+    swarm.wait_for(lambda: failures & {event["kind"] for event in events_of(swarm)}, "the event of its end")
+    assert not Path(f"/proc/{child}").exists()
+    said = next(event["sentence"] for event in events_of(swarm) if event["kind"] in failures)
+    assert "not done within 8 s (checkpoints.timeout), so its process was killed" in said
+    swarm.wait_for(
+        lambda: swarm.status()["checkpoints"][-1]["step"] > shown["global_step"], "a checkpoint after that"
+    )
+
+
+def child_for_checkpoints(pid: int) -> int:
+    commands = {each: Path(f"/proc/{each}/cmdline").read_text() for each in family(pid)}
+    return next(each for each, command in commands.items() if "checkpoint_process" in command)
 
 
 def check_reading(channel: grpc.Channel, api: control_pb2_grpc.ControlStub) -> None:
