@@ -44,8 +44,9 @@ class KeeperThread:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Follow no longer; what takes longer than `timeout` is left behind with its thread."""
+        """Follow no longer: what is being written is given up, a download is left behind with its thread."""
         self._stop.set()
+        self.keeper.worker.close()
         self._thread.join(timeout)
 
     def request_checkpoint(self) -> Future[Checkpoint]:
@@ -64,6 +65,8 @@ class KeeperThread:
         try:
             checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
         except ArtelError as error:  # a full disk, or a worker that was killed: the run goes on
+            if self._stop.is_set():
+                return
             self.announce(Event("checkpoint_failed", str(error), data={"reason": str(error)}))
             return
         if checkpoint is not None:

@@ -256,6 +256,7 @@ class _Coordinator:
             say(f"resumed at step {self.keeper.state.step}")
         say(f"run        {self.spec.run_id}  (in {self.directory.path})")
         say(f"dashboard  {dashboard}")
+        say(f"control    {control}")
         say(f"to join    {self.join_line}")
 
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
@@ -283,7 +284,6 @@ class _Coordinator:
                 renewed = time.monotonic()
             stop.wait(min(1.0, self.spec.leases.period))
         stop.set()
-        self.keeper.worker.close()
         self.keeping.stop(timeout=KEEPER_END_SECONDS)
         tracking.join(timeout=10)
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
@@ -35,11 +35,22 @@ logger = logging.getLogger(__name__)
 HEAD_LIFETIME_SECONDS = 3600.0
 # whose state was refused is not asked again for so long
 SHUN_SECONDS = 30.0
+# a checkpoint that failed, on a full disk or at the time limit, is tried again after so long
+RETRY_SECONDS = 20.0
 # a single peer's every step is copied, but for this many times as long as copying takes nothing is copied again
 REST_PER_COPYING = 10.0
 
 # what the model card tells of the run so far
 RunFacts = Callable[[], Mapping[str, Any]]
+
+
+class _Head(NamedTuple):
+    """What the head record says of the kept state."""
+
+    step: int
+    branch: str
+    digest: str
+    reached: float
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,9 @@ class StateKeeper:
         self.last_checkpoint: Checkpoint | None = None
         self.finished = False
         self._probe_loss = math.inf
-        self._digest = ""
-        self._reached = time.time()
+        # of the state that the head record tells of; replaced as a whole, for it is signed by another thread
+        self._head = _Head(0, "", "", 0.0)
+        self._owed, self._retry_at = False, 0.0
         self._rest_until = 0.0
         self._shunned: dict[str, float] = {}
         self._has_state = False
@@ -104,12 +116,12 @@ class StateKeeper:
 
     def start(self, resumed: Resumed) -> None:
         """Make what was resumed, or a first checkpoint from the seed, the head of the run."""
-        self.last_checkpoint, self._reached = resumed.checkpoint, resumed.reached
+        self.last_checkpoint = resumed.checkpoint
         # the seed is the state of a run that begins, not of one that another coordinator has begun
         self._has_state = not self.warrant or self.state.step > 0
         verdict = self.worker.judge(self.state.snapshot(), limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
-        self._digest = verdict.digest
+        self._head = _Head(self.state.step, self.state.branch, verdict.digest, resumed.reached)
         if resumed.checkpoint is None and self._has_state:
             self.checkpoint(train_loss=None)
         self.finished = self.settings.is_finished_at(self.state.step)
@@ -118,16 +130,16 @@ class StateKeeper:
         """Publish the head record, nobody trains below this step; nothing as long as we know no state of the run."""
         if not self._has_state:
             return
-        now = time.time()
+        now, head = time.time(), self._head
         self.board.publish(
             HeadRecord(
                 run_id=self.spec.run_id,
                 issued=now,
                 expires=now + HEAD_LIFETIME_SECONDS,
-                step=self.state.step,
-                branch=self.state.branch,
-                reached=self._reached,
-                state_digest=self._digest,
+                step=head.step,
+                branch=head.branch,
+                reached=head.reached,
+                state_digest=head.digest,
                 finished=self.finished,
                 warrant=self.warrant,
             )
@@ -141,11 +153,14 @@ class StateKeeper:
         step, done = self.state.step, self.settings.is_finished_at(self.state.step)
         every = self.settings.at(step).checkpoint_every_steps
         ended_now = done and not self.finished
-        if not ended_now and step // every == before // every:
+        self._owed |= ended_now or step // every != before // every
+        if not self._owed or time.monotonic() < self._retry_at:
             return None
         checkpoint = None
         if self.last_checkpoint is None or self.last_checkpoint.step != step:
+            self._retry_at = time.monotonic() + RETRY_SECONDS  # unless it succeeds
             checkpoint = self.checkpoint(train_loss)
+        self._owed, self._retry_at = False, 0.0
         if ended_now:
             self.finished = True
             self.sign_head()
@@ -223,8 +238,9 @@ class StateKeeper:
         if verdict.trouble:  # a full disk: the state is kept in memory all the same
             self.announce(Event("state_not_kept", verdict.trouble, data={"reason": verdict.trouble}))
         self.state.load(snapshot)
-        self._probe_loss, self._digest = verdict.loss, verdict.digest
-        self._has_state, self._reached = True, time.time()
+        self._probe_loss = verdict.loss
+        self._head = _Head(snapshot.step, snapshot.branch, verdict.digest, time.time())
+        self._has_state = True
         return True
 
     def _refuse_loss(self, donor: str, step: int, loss: float, limit: float) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
-from coordinator.checkpoints import CheckpointStore, find_damage, read_checkpoint
+from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker, Verdict
+from coordinator.checkpoints import Checkpoint, CheckpointStore, find_damage, read_checkpoint
 from coordinator.events import Event
 from coordinator.last_state import read_last_state
 from coordinator.state_keeper import Resumed, StateKeeper
@@ -157,6 +157,22 @@ def test_a_child_that_is_killed_while_it_works_is_an_error_with_a_reason(worker,
         worker.write(state.snapshot(), None)
 
 
+def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatch, tmp_path):
+    monkeypatch.setattr("coordinator.state_keeper.RETRY_SECONDS", 0.2)
+    disk = FullDisk(tmp_path)
+    keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(0), time.time()))
+    with pytest.raises(CheckpointFailed, match="No space left"):
+        keeper.follow(view_of(step=120), train_loss=None)
+    assert state.step == 120, "the state was good, though its checkpoint failed"
+    assert keeper.follow(view_of(step=120), train_loss=None) is None
+    assert disk.attempts == 1, "tried again at once"
+    disk.free = True
+    time.sleep(0.25)
+    assert keeper.follow(view_of(step=120), train_loss=None).step == 120
+    assert keeper.follow(view_of(step=120), train_loss=None) is None
+
+
 def test_it_dies_with_its_parent(prepared_data, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     program = (
@@ -253,3 +269,22 @@ class Board:
 
     def publish(self, record) -> bool:
         return True
+
+
+class FullDisk:
+    """Judges every state as good and cannot write one until there is room."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.free, self.attempts = folder, False, 0
+
+    def judge(self, snapshot: Snapshot, limit: float, keep: bool = True) -> Verdict:
+        return Verdict(1.0, "0" * 64, True)
+
+    def write(self, snapshot: Snapshot, train_loss: float | None, run=None) -> Checkpoint:
+        self.attempts += 1
+        if not self.free:
+            raise CheckpointFailed("checkpoint could not be written (No space left on device)")
+        return self.checkpoint(snapshot.step)
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        return Checkpoint(self.folder, step, "", SPEC.run_id, None, 1.0, "", time.time())
