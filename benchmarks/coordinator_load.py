@@ -354,6 +354,8 @@ def named_family(pid: int) -> Iterator[tuple[str, int]]:
         if "checkpoint_process" in command:
             yield "checkpoints", child
             continue
+        if "resource_tracker" in command:
+            continue
         forked += 1
         yield ("DHT" if forked == 1 else "averager"), child
         for grandchild in children(child):

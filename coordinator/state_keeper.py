@@ -251,7 +251,7 @@ class StateKeeper:
             reason = f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
             self._refuse(donor, what, reason, "loss", step=step, loss=loss, limit=limit)
 
-    def _refuse(self, donor: str, what: str, reason: str, why: str, **numbers: float | str) -> None:
+    def _refuse(self, donor: str, what: str, words: str, why: str, **more: float | str) -> None:
         self._shunned[donor] = time.monotonic() + SHUN_SECONDS
-        facts = {"donor": donor, "why": why, **numbers}
-        self.announce(Event("refused", f"refused {what} from {donor}: {reason}", data=facts))
+        facts = {"donor": donor, "why": why, **more}
+        self.announce(Event("refused", f"refused {what} from {donor}: {words}", data=facts))

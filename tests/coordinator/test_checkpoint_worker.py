@@ -178,13 +178,14 @@ def test_it_dies_with_its_parent(prepared_data, tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
         "from coordinator.checkpoint_worker import CheckpointWorker\n"
-        "from tests.coordinator.test_checkpoints import SPEC\n"
-        "bundle, folder = map(Path, sys.argv[1:])\n"
-        "worker = CheckpointWorker(SPEC, bundle, folder / 'checkpoints', folder / 'last')\n"
+        "from swarm.spec import RunSpec\n"
+        "bundle, folder = map(Path, sys.argv[1:3])\n"
+        "spec = RunSpec.model_validate_json(sys.argv[3])\n"
+        "worker = CheckpointWorker(spec, bundle, folder / 'checkpoints', folder / 'last')\n"
         "worker.begin(); worker._wait_until_ready(worker._process); print(worker.pid, flush=True); time.sleep(600)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(prepared_data), str(tmp_path)],
+        [sys.executable, "-c", program, str(prepared_data), str(tmp_path), SPEC.model_dump_json()],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
