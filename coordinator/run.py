@@ -269,7 +269,6 @@ class _Coordinator:
         if self.resumed.checkpoint is None and self.keeper.last_checkpoint is not None:
             self._record_checkpoint(self.keeper.last_checkpoint)
         self._show_checkpoints()
-        self.keeper.sign_head()
         self.keeping.start()
         self.publisher.start()
         renewed = time.monotonic()

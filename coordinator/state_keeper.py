@@ -28,7 +28,7 @@ from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
-from swarm.training_state import TrainingState
+from swarm.training_state import TrainingState, state_digest
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +119,14 @@ class StateKeeper:
         self.last_checkpoint = resumed.checkpoint
         # the seed is the state of a run that begins, not of one that another coordinator has begun
         self._has_state = not self.warrant or self.state.step > 0
-        verdict = self.worker.judge(self.state.snapshot(), limit=math.inf, keep=False)
+        snapshot = self.state.snapshot()
+        self._head = _Head(snapshot.step, snapshot.branch, state_digest(snapshot), resumed.reached)
+        self.finished = self.settings.is_finished_at(self.state.step)
+        self.sign_head()  # peers that wait for it need not wait for the worker, which is still loading its libraries
+        verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
-        self._head = _Head(self.state.step, self.state.branch, verdict.digest, resumed.reached)
         if resumed.checkpoint is None and self._has_state:
             self.checkpoint(train_loss=None)
-        self.finished = self.settings.is_finished_at(self.state.step)
 
     def sign_head(self) -> None:
         """Publish the head record, nobody trains below this step; nothing as long as we know no state of the run."""
