@@ -37,7 +37,7 @@ def adopt_checkpoint(
 
     :raises BadInput: there is no intact checkpoint of this run
     """
-    store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
+    store = CheckpointStore.of(directory.checkpoints_path, spec)
     if store.newest_intact() is not None:
         say(f"{directory.path} has checkpoints of its own; going on from the newest of those")
         return
@@ -53,7 +53,7 @@ def adopt_checkpoint(
 
 def copy_tokenizer_of_checkpoint(directory: RunDirectory, spec: RunSpec, target: Path) -> Path | None:
     """Copy the tokenizer of a run directory's newest intact checkpoint to `target`; None if it has no checkpoint."""
-    store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
+    store = CheckpointStore.of(directory.checkpoints_path, spec)
     newest = store.newest_intact()
     if newest is None:
         return None

@@ -2,7 +2,8 @@
 
     checkpoints/step-00000120/   config.json, model.safetensors, tokenizer files, the model's code
                                  optimizer.safetensors   the optimizer's moments by parameter name
-                                 manifest.json           step, branch, losses, size and SHA-256 of every other file
+                                 README.md, loss.svg     the model card
+                                 manifest.json           step, branch, scores, size and SHA-256 of every other file
     checkpoints/latest           symlink to the newest intact one
 
 A checkpoint is written under a temporary name, synced to disk and renamed; a kill or a full disk leaves a temporary
@@ -18,9 +19,10 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
@@ -28,6 +30,7 @@ from transformers import PreTrainedTokenizerFast
 from data_prep.tokenizer import save_tokenizer
 from swarm.bundle import file_digest
 from swarm.errors import OperationFailed
+from swarm.spec import RunSpec
 from swarm.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -52,18 +55,28 @@ class Checkpoint:
     heldout_loss: float | None
     digest: str
     saved_at: float
+    heldout_accuracy: float | None = None
+    heldout_by_source: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CheckpointStore:
     """Writes, lists, verifies and thins out the checkpoints of one run.
 
     :param keep: how many of the newest stay; the best by held-out loss and the first stay as well
+    :param keep_multiples_of: and those whose step is a multiple of this; 0: none
     """
 
-    def __init__(self, directory: Path, run_id: str, keep: int):
+    def __init__(self, directory: Path, run_id: str, keep: int, keep_multiples_of: int = 0):
         self.directory, self.run_id, self.keep = directory, run_id, keep
+        self.keep_multiples_of = keep_multiples_of
         for leftover in directory.glob(f"{_TEMPORARY_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    @classmethod
+    def of(cls, directory: Path, spec: RunSpec) -> CheckpointStore:
+        """The store of a run, with its spec's retention."""
+        every = spec.checkpoints.keep_every * spec.checkpoints.every_steps
+        return cls(directory, spec.run_id, spec.checkpoints.keep, every)
 
     def list(self) -> list[Checkpoint]:
         """All checkpoints with a readable manifest, oldest first; digests of their files are not checked."""
@@ -87,8 +100,14 @@ class CheckpointStore:
         *,
         train_loss: float | None,
         heldout_loss: float | None,
+        scores: Mapping[str, Any] | None = None,
+        documents: Mapping[str, str] | None = None,
     ) -> Checkpoint:
-        """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written."""
+        """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written.
+
+        :param scores: more of the evaluation, for the manifest
+        :param documents: texts to lay beside the weights, by file name
+        """
         name = checkpoint_name(state.step)
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=_TEMPORARY_PREFIX))
         facts = {
@@ -97,9 +116,12 @@ class CheckpointStore:
             "run_id": self.run_id,
             "train_loss": train_loss,
             "heldout_loss": heldout_loss,
+            **(scores or {}),
         }
         try:
             _write_files(temporary, state, tokenizer)
+            for file, text in (documents or {}).items():
+                (temporary / file).write_text(text, encoding="utf-8")
             _write_manifest(temporary, {**facts, "format": FORMAT, "saved_at": time.time()})
             os.chmod(temporary, 0o755)
             _sync_tree(temporary)
@@ -117,7 +139,10 @@ class CheckpointStore:
 
     def _move_into_place(self, temporary: Path, final: Path) -> Path:
         if final.exists():  # the same step again, after a restart from an older checkpoint
-            shutil.rmtree(final)
+            others = [item.path for item in self.list() if item.path != final]
+            if others and (self.directory / LATEST).resolve() == final.resolve():
+                self._point_latest(others[-1])
+            self._discard(final)
         os.replace(temporary, final)
         _sync_directory(self.directory)
         return final
@@ -135,12 +160,17 @@ class CheckpointStore:
             checkpoints, key=lambda item: item.heldout_loss if item.heldout_loss is not None else float("inf")
         )
         kept = {checkpoints[0].path, best.path, *(item.path for item in checkpoints[-self.keep :])}
+        every = self.keep_multiples_of
         for checkpoint in checkpoints:
-            if checkpoint.path not in kept:
-                # renamed first: a half-deleted directory must not look like a checkpoint
-                doomed = self.directory / f"{_TEMPORARY_PREFIX}{checkpoint.path.name}"
-                os.replace(checkpoint.path, doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+            if checkpoint.path not in kept and not (every and checkpoint.step % every == 0):
+                self._discard(checkpoint.path)
+
+    def _discard(self, path: Path) -> None:
+        """Renamed first: a half-deleted directory must not look like a checkpoint."""
+        doomed = self.directory / f"{_TEMPORARY_PREFIX}{path.name}"
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def checkpoint_name(step: int) -> str:
@@ -161,6 +191,8 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             heldout_loss=facts["heldout_loss"],
             digest=f"sha256:{file_digest(path / MANIFEST)}",
             saved_at=float(facts["saved_at"]),
+            heldout_accuracy=facts.get("heldout_accuracy"),
+            heldout_by_source=facts.get("heldout_by_source", {}),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coordinator.checkpoint_commands import evaluate, export
+from coordinator.control_commands import Control, RunDir, TlsCa, add_control_commands
 from coordinator.simulation.command import simulate_command
 from swarm.cli_support import add_unbuilt_command, run_app
 
@@ -15,14 +17,15 @@ app = typer.Typer(
 )
 
 app.command("simulate")(simulate_command)
-
-RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")]
+add_control_commands(app)
+app.command("export")(export)
+app.command("evaluate")(evaluate)
 
 
 @app.command()
 def run(
     spec: Annotated[Path, typer.Argument(help="Run spec, a TOML file; examples/demo.toml is one.")],
-    run_dir: RunDir = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")] = None,
     initial_peers: Annotated[
         list[str] | None, typer.Option(help="Join an existing swarm through these.")
     ] = None,
@@ -33,6 +36,11 @@ def run(
         list[str] | None, typer.Option(help="Addresses that others should use.")
     ] = None,
     dashboard: Annotated[str, typer.Option(help="HOST:PORT of the live page.")] = "127.0.0.1:8080",
+    control: Annotated[
+        str, typer.Option(help="HOST:PORT of the control API (gRPC); 0: a free port.")
+    ] = "127.0.0.1:0",
+    control_tls_cert: Annotated[Path | None, typer.Option(help="PEM file: TLS for the control API.")] = None,
+    control_tls_key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
     authority: Annotated[
         Path | None,
         typer.Option(help="Serve a run that another coordinator has begun: its RUN_DIR/identity.key."),
@@ -44,7 +52,7 @@ def run(
     exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
 ) -> None:
     """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
-    from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator
+    from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator, tls_of
 
     options = CoordinatorOptions(
         spec_path=spec,
@@ -53,6 +61,8 @@ def run(
         host_maddrs=host_maddrs or [DEFAULT_LISTEN],
         announce_maddrs=announce_maddrs or [],
         dashboard=dashboard,
+        control=control,
+        control_tls=tls_of(control_tls_cert, control_tls_key),
         exit_when_finished=exit_when_finished,
         authority=authority,
         resume_from=resume_from,
@@ -62,23 +72,36 @@ def run(
 
 @app.command()
 def status(
-    run_dir: RunDir = None, json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+    run_dir: RunDir = None,
+    control: Control = None,
+    tls_ca: TlsCa = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show the run as its coordinator last saw it."""
-    from coordinator.report import describe, read_status
+    from coordinator.control_client import ControlClient, ControlPlace
+    from coordinator.report import describe, read_status, status_over_control
     from coordinator.run_directory import find_run_directory
 
-    found = read_status(find_run_directory(run_dir))
+    if control is None:
+        found = read_status(find_run_directory(run_dir))
+    else:
+        with ControlClient(ControlPlace(address=control, tls_ca=tls_ca)) as client:
+            found = status_over_control(client)
     print(found.model_dump_json() if json else describe(found))
 
 
 @app.command()
-def watch(run_dir: RunDir = None) -> None:
+def watch(run_dir: RunDir = None, control: Control = None, tls_ca: TlsCa = None) -> None:
     """Show the essentials of the live page in this terminal, until Ctrl-C."""
-    from coordinator.report import watch_run
+    from coordinator.control_client import ControlClient, ControlPlace
+    from coordinator.report import watch_control, watch_run
     from coordinator.run_directory import find_run_directory
 
-    watch_run(find_run_directory(run_dir))
+    if control is None:
+        watch_run(find_run_directory(run_dir))
+    else:
+        with ControlClient(ControlPlace(address=control, tls_ca=tls_ca)) as client:
+            watch_control(client)
 
 
 @app.command()
@@ -93,7 +116,7 @@ def replay(
     replay_run(find_run_directory(run_dir), dashboard, lambda line: print(line, flush=True))
 
 
-for name in ("checkpoint", "invite", "evict", "export"):
+for name in ("invite", "evict"):
     add_unbuilt_command(app, "coordinator", name)
 
 

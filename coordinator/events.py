@@ -3,10 +3,10 @@
 `kind` and `data` are for programs (and for the page, which says the same in Russian); `sentence` is for
 people. Kinds: joined, synced, stalled, recovered, left, lost, returned for peers; run_state, split,
 reunited, restarted for the run. Others (checkpoint, refused, evicted, …) are recorded by whoever does the
-thing.
+thing, through an `Announce`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.status import PeerStatus, RunStatus
@@ -23,6 +23,10 @@ class Event:
     sentence: str
     peer_id: str | None = None
     data: dict = field(default_factory=dict)
+
+
+# takes what happened, for the history and the log
+Announce = Callable[[Event], None]
 
 
 def events_between(before: RunStatus, after: RunStatus) -> Iterator[Event]:

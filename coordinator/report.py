@@ -1,4 +1,4 @@
-"""What can be seen of a run from its directory: `coordinator status`, `watch` and `replay`."""
+"""What can be seen of a run, from its directory or over its control API: `coordinator status`, `watch`, `replay`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.live import Live
 
+from coordinator import control_pb2
+from coordinator.control_client import ControlClient
+from coordinator.control_messages import status_of
 from coordinator.dashboard import DashboardServer, create_replay_app
 from coordinator.history_reader import HistoryReader
 from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory
-from coordinator.status import PeerStatus, RunStatus
+from coordinator.status import CheckpointStatus, PeerStatus, RunStatus
 from coordinator.terminal_view import view
 from swarm.errors import OperationFailed
 
@@ -46,7 +49,7 @@ def describe(status: RunStatus) -> str:
         f"{status.samples_per_second:.1f} samples/s, goodput {_number(status.goodput)}",
         f"loss {_number(status.train_loss)}, held-out {_number(status.heldout_loss)}",
     ]
-    lines += [_describe_peer(peer) for peer in status.peers]
+    lines += [describe_peer(peer) for peer in status.peers]
     if status.split:
         lines.append("The swarm has split: some peers train apart from the others until they reload.")
     if age > OLD_AFTER_SECONDS:
@@ -54,12 +57,25 @@ def describe(status: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def _describe_peer(peer: PeerStatus) -> str:
+def describe_peer(peer: PeerStatus) -> str:
+    """A peer in one line."""
     words = [
         f"  {peer.name:<14} {peer.state:<10} step {peer.global_step}, {peer.samples_per_second:.1f} samples/s",
         f"{peer.samples_contributed} samples, goodput {_number(peer.goodput)}, heard {peer.last_seen:.0f} s ago",
         peer.trouble,
         peer.error or "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def describe_checkpoint(checkpoint: CheckpointStatus) -> str:
+    """A checkpoint in one line."""
+    accuracy = checkpoint.heldout_accuracy
+    words = [
+        f"step {checkpoint.step}: {checkpoint.path}",
+        f"held-out loss {_number(checkpoint.heldout_loss)}",
+        "" if accuracy is None else f"accuracy {accuracy:.1%}",
+        checkpoint.digest,
     ]
     return ", ".join(word for word in words if word)
 
@@ -75,6 +91,18 @@ def watch_run(run_dir: Path) -> None:
             counts = history.counts(start=time.time() - WATCHED_HISTORY_SECONDS)
             live.update(view(read_status(run_dir), counts), refresh=True)
             time.sleep(WATCH_SECONDS)
+
+
+def watch_control(client: ControlClient) -> None:
+    """The same over the control API of a run elsewhere."""
+    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, screen=True) as live:
+        for message in client.stream(lambda api, **how: api.Watch(control_pb2.WatchRequest(), **how)):
+            live.update(view(status_of(message)), refresh=True)
+
+
+def status_over_control(client: ControlClient) -> RunStatus:
+    """The status of a run elsewhere."""
+    return status_of(client.call(lambda api, **how: api.GetRun(control_pb2.GetRunRequest(), **how)))
 
 
 def replay_run(run_dir: Path, dashboard: str, say: Callable[[str], None]) -> None:

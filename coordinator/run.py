@@ -12,25 +12,34 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
 from coordinator.adoption import adopt_checkpoint, copy_tokenizer_of_checkpoint
 from coordinator.bundle_source import prepare_bundle
+from coordinator.checkpoint_worker import CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore
+from coordinator.control_server import ControlServer, Tls
+from coordinator.control_service import ControlledRun, ControlService
+from coordinator.control_token import load_or_create_token
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.deputy import Commission, be_commissioned, load_commission
-from coordinator.evaluation import HeldoutEvaluator
+from coordinator.events import Event
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
+from coordinator.keeper_thread import KeeperThread
 from coordinator.metric_logs import TensorBoardLog, step_metrics
+from coordinator.model_card import NAMED_CONTRIBUTORS
+from coordinator.publisher import Publisher
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
+from coordinator.settings_desk import SettingsDesk
 from coordinator.state_keeper import StateKeeper, resume
 from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.totals import Totals
@@ -38,9 +47,10 @@ from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
 from swarm.averager import SwarmAverager
-from swarm.bundle import HELDOUT_NAME, MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
+from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
+from swarm.clock import SwarmView
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import ArtelError
+from swarm.errors import ArtelError, BadInput
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.process_limits import increase_file_limit
@@ -55,6 +65,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/31337"
 HEAD_RENEWAL_SECONDS = 10.0
+# a download that is on its way is left behind
+KEEPER_END_SECONDS = 2.0
 
 Say = Callable[[str], None]
 
@@ -73,6 +85,8 @@ class CoordinatorOptions:
     host_maddrs: Sequence[str] = (DEFAULT_LISTEN,)
     announce_maddrs: Sequence[str] = ()
     dashboard: str = "127.0.0.1:8080"
+    control: str = "127.0.0.1:0"
+    control_tls: Tls | None = None
     exit_when_finished: bool = False
     authority: Path | None = None
     resume_from: Path | None = None
@@ -107,7 +121,13 @@ def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
         server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
         server.start()
         stack.callback(server.stop)
-        coordinator.announce_addresses(say, server.address)
+        token = load_or_create_token(directory.token_path)
+        control = ControlServer(
+            ControlService(coordinator.controlled), token, options.control, options.control_tls
+        )
+        control.start()
+        stack.callback(control.stop)
+        coordinator.announce_addresses(say, server.address, control.address)
         coordinator.serve(_stop_on_signals(), options.exit_when_finished, say)
 
 
@@ -172,7 +192,7 @@ def _commission(
 
 
 class _Coordinator:
-    """The running parts, and the two loops that drive them: the tracker's (a thread) and the keeper's."""
+    """The running parts: tracker and keeper in threads of their own, head records and settings in the main one."""
 
     def __init__(
         self,
@@ -184,10 +204,14 @@ class _Coordinator:
     ):
         self.directory, self.run, self.dht, self.history = directory, run, dht, history
         self.spec = spec = run.spec
+        worker = CheckpointWorker(spec, run.bundle, directory.checkpoints_path, directory.last_state_path)
+        stack.callback(worker.close)
+        worker.begin()
         tokenizer = load_tokenizer(run.bundle / TOKENIZER_FOLDER)
-        state, candidate = (self._make_state(len(tokenizer), tokenizer.pad_token_id) for _ in range(2))
-        store = CheckpointStore(directory.checkpoints_path, spec.run_id, spec.checkpoints.keep)
-        self.resumed = resume(state, store, directory.last_state_path)
+        model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        state = TrainingState(spec, model)
+        self.store = CheckpointStore.of(directory.checkpoints_path, spec)
+        self.resumed = resume(state, self.store, directory.last_state_path)
         buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
         averager = SwarmAverager(
             buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
@@ -196,34 +220,35 @@ class _Coordinator:
         service = ServiceThread(dht)
         stack.callback(service.stop)
         BundleServer(run.bundle).start(service)
-        self.board = board = RecordBoard(
-            dht, spec.run_id, run.identity, [contact.peer_id for contact in run.contacts]
-        )
-        self.store = store
+        contacts = [contact.peer_id for contact in run.contacts]
+        self.board = board = RecordBoard(dht, spec.run_id, run.identity, contacts)
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
         stack.callback(self.metrics.close)
-        self.tracker = Tracker(
-            board, spec, Totals.load(directory.totals_path), started_at=(history.span() or (None,))[0]
+        started_at = (history.span() or (None,))[0]
+        self.tracker = Tracker(board, spec, Totals.load(directory.totals_path), started_at, state.settings)
+        self.desk = SettingsDesk(
+            state.settings, board, directory.settings_path, self._look, self._announce, run.warrant
         )
-        evaluator = HeldoutEvaluator(run.bundle / HELDOUT_NAME)
+        self.desk.load()
         self.keeper = StateKeeper(
-            spec,
-            state,
-            candidate,
-            averager,
-            board,
-            store,
-            evaluator,
-            tokenizer,
-            self._announce,
-            directory.last_state_path,
-            run.warrant,
+            state, averager, board, worker, self._announce, self._run_facts, run.warrant
+        )
+        period = min(1.0, spec.leases.period)
+        self.keeping = KeeperThread(self.keeper, self.tracker, self._announce, self._checkpoint_made, period)
+        self.publisher = Publisher.of(spec, directory, self._announce)
+
+    @property
+    def controlled(self) -> ControlledRun:
+        """What the control API reaches."""
+        return ControlledRun(
+            lambda: self.tracker.status, self.desk, self.keeping.request_checkpoint, self._checkpoint_status
         )
 
-    def announce_addresses(self, say: Say, dashboard: str) -> None:
-        """Print and keep where the run can be joined and watched."""
+    def announce_addresses(self, say: Say, dashboard: str, control: str) -> None:
+        """Print and keep where the run can be joined, watched and controlled."""
         self.join_line = join_line(self.dht, self.run.signed, self.run.contacts)
         self.directory.write_dashboard_address(dashboard)
+        self.directory.write_control_address(control)
         self.directory.write_join_line(self.join_line)
         self.tracker.join_line = self.join_line
         self.tracker.fingerprint = self.run.signed.fingerprint
@@ -231,51 +256,69 @@ class _Coordinator:
             say(f"resumed at step {self.keeper.state.step}")
         say(f"run        {self.spec.run_id}  (in {self.directory.path})")
         say(f"dashboard  {dashboard}")
+        say(f"control    {control}")
         say(f"to join    {self.join_line}")
 
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
         """Track and keep until told to stop."""
+        self.say = say
+        tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
+        tracking.start()
+        self.desk.renew()
         self.keeper.start(self.resumed)
         if self.resumed.checkpoint is None and self.keeper.last_checkpoint is not None:
             self._record_checkpoint(self.keeper.last_checkpoint)
         self._show_checkpoints()
-        self.keeper.sign_head()
-        tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
-        tracking.start()
-        head_signed = time.monotonic()
+        self.keeping.start()
+        self.publisher.start()
+        renewed = time.monotonic()
         while not stop.is_set():
-            if self._follow(say) and self.keeper.finished:
-                say("the run is finished")
             if self.keeper.finished and exit_when_finished:
                 self._let_peers_leave(stop)
                 break
-            if time.monotonic() - head_signed > HEAD_RENEWAL_SECONDS:
+            if time.monotonic() - renewed > HEAD_RENEWAL_SECONDS:
                 self.keeper.sign_head()
+                self.desk.renew()
                 self.board.renew_contacts()
-                head_signed = time.monotonic()
+                renewed = time.monotonic()
             stop.wait(min(1.0, self.spec.leases.period))
         stop.set()
+        self.keeping.stop(timeout=KEEPER_END_SECONDS)
         tracking.join(timeout=10)
 
-    def _follow(self, say: Say) -> bool:
-        """Let the keeper follow the swarm; True if that made a checkpoint."""
-        try:
-            checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
-        except ArtelError as error:  # a full disk must not take the tracker down
-            self._announce("checkpoint_failed", str(error))
-            return False
-        if checkpoint is None:
-            return False
+    def _look(self) -> tuple[SwarmView, float]:
+        return self.tracker.view, self.tracker.step_seconds
+
+    def _checkpoint_made(self, checkpoint: Checkpoint) -> None:
         self._show_checkpoints()
         self._record_checkpoint(checkpoint)
-        say(f"checkpoint {checkpoint.path}  held-out loss {checkpoint.heldout_loss:.3f}")
-        return True
+        self.say(f"checkpoint {checkpoint.path}  held-out loss {checkpoint.heldout_loss:.3f}")
+        if self.keeper.settings.is_finished_at(checkpoint.step):
+            self.say("the run is finished")
+        self.publisher.offer(checkpoint)
 
     def _record_checkpoint(self, checkpoint: Checkpoint) -> None:
         shown = self._checkpoint_status(checkpoint)
         self.history.record_checkpoint(
             shown.step, shown.path, shown.heldout_loss, shown.digest, checkpoint.saved_at
         )
+
+    def _run_facts(self) -> dict[str, Any]:
+        """What the tracker and the history know, for a model card."""
+        try:
+            samples, contributors = self.history.contributors(limit=NAMED_CONTRIBUTORS)
+            steps = self.history.steps(start=(self.history.span() or (0.0,))[0])
+            heldout = [(item["step"], item["heldout_loss"]) for item in self.history.checkpoints()]
+        except HistoryError as error:  # a card without them is better than no checkpoint
+            logger.warning("the model card lacks the history: %s", error)
+            return {}
+        return {
+            "samples": samples,
+            "contributors": [(peer["name"], peer["samples"]) for peer in contributors],
+            "peers": len(self.tracker.totals.by_peer),
+            "train_curve": _curve(zip(steps["global_step"], steps["loss"], strict=True)),
+            "heldout_curve": _curve(heldout),
+        }
 
     def _track(self, stop: threading.Event) -> None:
         last_step = self.tracker.view.newest_step
@@ -324,21 +367,30 @@ class _Coordinator:
     def _checkpoint_status(self, checkpoint: Checkpoint) -> CheckpointStatus:
         return CheckpointStatus(
             step=checkpoint.step,
-            path=str(checkpoint.path.relative_to(self.directory.path)),
+            path=f"{self.directory.checkpoints_path.name}/{checkpoint.path.name}",
             heldout_loss=checkpoint.heldout_loss,
             digest=checkpoint.digest,
             saved_at=checkpoint.saved_at,
+            heldout_accuracy=checkpoint.heldout_accuracy,
         )
 
-    def _announce(self, kind: str, sentence: str) -> None:
-        logger.warning(sentence)
+    def _announce(self, event: Event) -> None:
+        logger.warning(event.sentence)
         with contextlib.suppress(HistoryError):  # the disk that refused a checkpoint may refuse this as well
-            self.history.record_event(kind, sentence, time.time())
+            self.history.record_event(event.kind, event.sentence, time.time(), data=event.data)
 
-    def _make_state(self, vocab_size: int, pad_token_id: int) -> TrainingState:
-        return TrainingState(
-            self.spec, build_model(self.spec, vocab_size=vocab_size, pad_token_id=pad_token_id)
-        )
+
+def _curve(points: Iterable[tuple[int | None, float | None]]) -> list[tuple[int, float]]:
+    return [(int(step), loss) for step, loss in points if step is not None and loss is not None]
+
+
+def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
+    """The control API's TLS files, both or none; raises `BadInput`."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise BadInput("--control-tls-cert and --control-tls-key belong together: give both, or neither")
+    return Tls(certificate, key)
 
 
 def join_line(dht: TiedDHT, signed: SignedManifest, contacts: Sequence[Address]) -> str:

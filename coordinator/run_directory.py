@@ -1,6 +1,7 @@
 """The directory of one run on the coordinator's disk; one coordinator at a time.
 
-    RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json
+    RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json  settings.json
+              control.txt  control.token (0600)
               history.sqlite  bundle/  checkpoints/  last_state.safetensors  tensorboard/
               commission.json  cache/ (instead of bundle/, of a further coordinator)
 
@@ -43,6 +44,9 @@ class RunDirectory:
         self.last_state_path = path / "last_state.safetensors"
         self.commission_path = path / "commission.json"
         self.cache_path = path / "cache"
+        self.settings_path = path / "settings.json"
+        self.control_path = path / "control.txt"
+        self.token_path = path / "control.token"
         self._lock: IO[str] | None = None
 
     def open(self, spec_source: Path) -> RunSpec:
@@ -85,6 +89,10 @@ class RunDirectory:
     def write_dashboard_address(self, address: str) -> None:
         """Keep where the live page is."""
         _replace(self.dashboard_path, f"{address}\n".encode())
+
+    def write_control_address(self, address: str) -> None:
+        """Keep where the control API is."""
+        _replace(self.control_path, f"{address}\n".encode())
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")

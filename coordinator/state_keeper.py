@@ -1,8 +1,12 @@
 """Keeps the last good state of the run: follows the swarm, refuses what is broken, serves newcomers, signs the head.
 
-The keeper computes no gradients. It copies the state of the furthest peer every `follow_every_steps` steps, and turns
+The keeper computes nothing. It copies the state of the furthest peer every `follow_every_steps` steps, and turns
 every `every_steps`-th into a checkpoint. When all peers are gone its copy is what the next one continues from: so it
 copies more often while a single peer, or none that stays, holds the newest state.
+
+What may hang is elsewhere: a state is downloaded in the averager's process, which cancels it after
+`averaging.download_timeout`, and judged, evaluated and written in the checkpoint worker's, which is killed after
+`checkpoints.timeout`. `follow` waits for both and so belongs in a thread of its own; `sign_head` never waits for it.
 """
 
 from __future__ import annotations
@@ -10,33 +14,43 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerFast
-
+from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
-from coordinator.evaluation import HeldoutEvaluator
-from coordinator.last_state import read_last_state, write_last_state
-from swarm.averager import StateUnavailable, SwarmAverager
+from coordinator.events import Announce, Event
+from coordinator.last_state import read_last_state
+from swarm.averager import StateUnavailable, StateUnfit, SwarmAverager
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
-from swarm.errors import OperationFailed
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
-from swarm.spec import RunSpec
 from swarm.training_state import TrainingState, state_digest
 
 logger = logging.getLogger(__name__)
 
 HEAD_LIFETIME_SECONDS = 3600.0
-PROBE_ROWS = 16
+# whose state was refused is not asked again for so long
+SHUN_SECONDS = 30.0
+# a checkpoint that failed, on a full disk or at the time limit, is tried again after so long
+RETRY_SECONDS = 20.0
 # a single peer's every step is copied, but for this many times as long as copying takes nothing is copied again
 REST_PER_COPYING = 10.0
 
-# (kind, sentence) of something that happened, for the history
-Announce = Callable[[str, str], None]
+# what the model card tells of the run so far
+RunFacts = Callable[[], Mapping[str, Any]]
+
+
+class _Head(NamedTuple):
+    """What the head record says of the kept state."""
+
+    step: int
+    branch: str
+    digest: str
+    reached: float
 
 
 @dataclass(frozen=True)
@@ -67,63 +81,67 @@ def resume(state: TrainingState, store: CheckpointStore, last_state_path: Path) 
 class StateKeeper:
     """Owns the coordinator's copy of the training state.
 
-    :param candidate: a second state of the same spec; what is downloaded is judged there before it is taken over
-    :param announce: told in a sentence when a state is refused
-    :param last_state_path: file in which every copied state is kept, for the next start
+    :param announce: told when a state is refused
+    :param run_facts: asked for what a checkpoint's model card tells of the run
     :param warrant: of the run's authority, for a coordinator that is not the authority itself
     """
 
     def __init__(
         self,
-        spec: RunSpec,
         state: TrainingState,
-        candidate: TrainingState,
         averager: SwarmAverager,
         board: RecordBoard,
-        store: CheckpointStore,
-        evaluator: HeldoutEvaluator,
-        tokenizer: PreTrainedTokenizerFast,
+        worker: CheckpointWorker,
         announce: Announce,
-        last_state_path: Path,
+        run_facts: RunFacts = dict,
         warrant: str = "",
     ):
-        self.spec, self.state, self.candidate = spec, state, candidate
-        self.averager, self.board, self.store = averager, board, store
-        self.evaluator, self.tokenizer, self.announce = evaluator, tokenizer, announce
-        self.last_state_path, self.warrant = last_state_path, warrant
+        self.spec, self.state, self.settings = state.spec, state, state.settings
+        self.averager, self.board, self.worker = averager, board, worker
+        self.announce, self.run_facts, self.warrant = announce, run_facts, warrant
         self.last_checkpoint: Checkpoint | None = None
         self.finished = False
         self._probe_loss = math.inf
-        self._digest = ""
-        self._reached = time.time()
+        # of the state that the head record tells of; replaced as a whole, for it is signed by another thread
+        self._head = _Head(0, "", "", 0.0)
+        self._owed, self._retry_at = False, 0.0
         self._rest_until = 0.0
+        self._shunned: dict[str, float] = {}
         self._has_state = False
+
+    @property
+    def has_state(self) -> bool:
+        """Whether we hold a state of this run: a further coordinator has none until it has copied one."""
+        return self._has_state
 
     def start(self, resumed: Resumed) -> None:
         """Make what was resumed, or a first checkpoint from the seed, the head of the run."""
-        self.last_checkpoint, self._reached = resumed.checkpoint, resumed.reached
+        self.last_checkpoint = resumed.checkpoint
         # the seed is the state of a run that begins, not of one that another coordinator has begun
         self._has_state = not self.warrant or self.state.step > 0
-        self._probe_loss = self.evaluator.loss(self.state, PROBE_ROWS)
-        self._digest = state_digest(self.state.snapshot())
+        snapshot = self.state.snapshot()
+        self._head = _Head(snapshot.step, snapshot.branch, state_digest(snapshot), resumed.reached)
+        self.finished = self.settings.is_finished_at(self.state.step)
+        self.sign_head()  # peers that wait for it need not wait for the worker, which is still loading its libraries
+        verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
+        self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
         if resumed.checkpoint is None and self._has_state:
             self.checkpoint(train_loss=None)
-        self.finished = self.state.step >= self.spec.training.total_steps
 
     def sign_head(self) -> None:
         """Publish the head record, nobody trains below this step; nothing as long as we know no state of the run."""
         if not self._has_state:
             return
-        now = time.time()
+        now, head = time.time(), self._head
         self.board.publish(
             HeadRecord(
                 run_id=self.spec.run_id,
                 issued=now,
                 expires=now + HEAD_LIFETIME_SECONDS,
-                step=self.state.step,
-                branch=self.state.branch,
-                reached=self._reached,
-                state_digest=self._digest,
+                step=head.step,
+                branch=head.branch,
+                reached=head.reached,
+                state_digest=head.digest,
                 finished=self.finished,
                 warrant=self.warrant,
             )
@@ -131,38 +149,52 @@ class StateKeeper:
 
     def follow(self, view: SwarmView, train_loss: float | None) -> Checkpoint | None:
         """Catch up with the swarm if it is far enough ahead; the new checkpoint if one was due."""
-        if not self._is_worth_following(view):
+        before = self.state.step
+        if self._is_worth_following(view):
+            self._catch_up(view)
+        step, done = self.state.step, self.settings.is_finished_at(self.state.step)
+        every = self.settings.at(step).checkpoint_every_steps
+        ended_now = done and not self.finished
+        self._owed |= ended_now or step // every != before // every
+        if not self._owed or time.monotonic() < self._retry_at:
             return None
-        before, started = self.state.step, time.monotonic()
-        if not any(self._take_from(donor) for donor in self._donors(view)):
-            return None
-        self._rest_until = time.monotonic() + REST_PER_COPYING * (time.monotonic() - started)
-        self.sign_head()
-        every = self.spec.checkpoints.every_steps
-        done = self.state.step >= self.spec.training.total_steps
-        if self.state.step // every == before // every and not done:
-            return None
-        checkpoint = self.checkpoint(train_loss)
-        if done:
+        checkpoint = None
+        if self.last_checkpoint is None or self.last_checkpoint.step != step:
+            self._retry_at = time.monotonic() + RETRY_SECONDS  # unless it succeeds
+            checkpoint = self.checkpoint(train_loss)
+        self._owed, self._retry_at = False, 0.0
+        if ended_now:
             self.finished = True
             self.sign_head()
         return checkpoint
 
+    def checkpoint_now(self, view: SwarmView, train_loss: float | None) -> Checkpoint:
+        """Copy the newest state, if there is a newer one, and make it a checkpoint unless it is one already."""
+        if view.newest_step > self.state.step:
+            self._catch_up(view)
+        if self.last_checkpoint is not None and self.last_checkpoint.step == self.state.step:
+            return self.last_checkpoint
+        return self.checkpoint(train_loss)
+
     def checkpoint(self, train_loss: float | None) -> Checkpoint:
-        """Evaluate the kept state on the whole held-out set and write it to disk."""
-        heldout_loss = self.evaluator.loss(self.state)
-        self.last_checkpoint = self.store.write(
-            self.state, self.tokenizer, train_loss=train_loss, heldout_loss=heldout_loss
-        )
+        """Have the kept state evaluated on the whole held-out set and written to disk; raises `CheckpointFailed`."""
+        self.last_checkpoint = self.worker.write(self.state.snapshot(), train_loss, self.run_facts())
         return self.last_checkpoint
 
+    def _catch_up(self, view: SwarmView) -> None:
+        started = time.monotonic()
+        if any(self._take_from(donor) for donor in self._donors(view)):
+            self._rest_until = time.monotonic() + REST_PER_COPYING * (time.monotonic() - started)
+            self.sign_head()
+
     def _is_worth_following(self, view: SwarmView) -> bool:
-        spec, step, newest = self.spec.checkpoints, self.state.step, view.newest_step
+        step, newest = self.state.step, view.newest_step
         if newest <= step:
             return False
-        ahead = newest - step >= spec.follow_every_steps
-        boundary = newest // spec.every_steps > step // spec.every_steps
-        finished = newest >= self.spec.training.total_steps
+        every = self.settings.at(newest).checkpoint_every_steps
+        ahead = newest - step >= self.spec.checkpoints.follow_every_steps
+        boundary = newest // every > step // every
+        finished = self.settings.is_finished_at(newest)
         return ahead or boundary or finished or not self._has_state or self._is_at_risk(view)
 
     def _is_at_risk(self, view: SwarmView) -> bool:
@@ -176,36 +208,52 @@ class StateKeeper:
         donors = view.donors(self.state.step + 1, self.board.identity.peer_id)
         peers = [peer for peer in donors if peer in view.leases]
         head_is_ahead = view.head is not None and view.head.step > self.state.step
-        return peers + [peer for peer in view.coordinators[:1] if head_is_ahead]
+        found = peers + [peer for peer in view.coordinators[:1] if head_is_ahead]
+        return [peer for peer in found if self._shunned.get(peer, 0.0) < time.monotonic()]
 
     def _take_from(self, donor: str) -> bool:
         timeout = self.spec.averaging.download_timeout
         try:
             snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
+        except StateUnfit as error:
+            self._refuse(donor, "a state", str(error), "unfit", reason=str(error))
+            return False
         except StateUnavailable as error:
             logger.info("no state from %s: %s", donor, error)
             return False
-        if (reason := self._why_refused(snapshot)) is not None:
-            self.announce("refused", f"refused the state of step {snapshot.step} from {donor}: {reason}")
+        if snapshot.step <= self.state.step:
+            reason = f"the run is at step {self.state.step} already"
+            self._refuse(donor, f"the state of step {snapshot.step}", reason, "behind", step=snapshot.step)
             return False
-        self.state.load(snapshot)
-        self._has_state = True
-        self._digest = state_digest(snapshot)
-        self._reached = time.time()
+        return self._take_if_good(donor, snapshot)
+
+    def _take_if_good(self, donor: str, snapshot: Snapshot) -> bool:
+        limit = self._probe_loss * self.spec.checkpoints.max_heldout_ratio
         try:
-            write_last_state(self.last_state_path, snapshot, self.spec.run_id)
-        except OperationFailed as error:  # a full disk: the state is kept in memory all the same
-            self.announce("state_not_kept", str(error))
+            verdict = self.worker.judge(snapshot, limit)
+        except CheckpointFailed as error:
+            self.announce(Event("state_not_judged", str(error), data={"reason": str(error)}))
+            return False
+        if not verdict.good:
+            self._refuse_loss(donor, snapshot.step, verdict.loss, limit)
+            return False
+        if verdict.trouble:  # a full disk: the state is kept in memory all the same
+            self.announce(Event("state_not_kept", verdict.trouble, data={"reason": verdict.trouble}))
+        self.state.load(snapshot)
+        self._probe_loss = verdict.loss
+        self._head = _Head(snapshot.step, snapshot.branch, verdict.digest, time.time())
+        self._has_state = True
         return True
 
-    def _why_refused(self, snapshot: Snapshot) -> str | None:
-        """Judge a downloaded state; its shapes and finiteness were checked on receipt."""
-        if snapshot.step <= self.state.step:
-            return f"the run is at step {self.state.step} already"
-        self.candidate.load(snapshot)
-        loss = self.evaluator.loss(self.candidate, PROBE_ROWS)
-        limit = self._probe_loss * self.spec.checkpoints.max_heldout_ratio
-        if not math.isfinite(loss) or loss > limit:
-            return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
-        self._probe_loss = loss
-        return None
+    def _refuse_loss(self, donor: str, step: int, loss: float, limit: float) -> None:
+        what = f"the state of step {step}"
+        if math.isnan(loss):
+            self._refuse(donor, what, "its held-out loss is not finite", "not_finite", step=step)
+        else:
+            reason = f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
+            self._refuse(donor, what, reason, "loss", step=step, loss=loss, limit=limit)
+
+    def _refuse(self, donor: str, what: str, words: str, why: str, **more: float | str) -> None:
+        self._shunned[donor] = time.monotonic() + SHUN_SECONDS
+        facts = {"donor": donor, "why": why, **more}
+        self.announce(Event("refused", f"refused {what} from {donor}: {words}", data=facts))

@@ -71,6 +71,7 @@ class CheckpointStatus(BaseModel):
 
     saved_at: float | None = None
     size_bytes: int | None = None
+    heldout_accuracy: float | None = None
 
 
 class RunStatus(BaseModel):
@@ -106,6 +107,10 @@ class RunStatus(BaseModel):
     """The peers seem to form two swarms that do not average with each other."""
     join_line: str = ""
     fingerprint: str = ""
+    paused: bool = False
+    """The operator has stopped the computing; peers stay."""
+    settings_version: int = 0
+    """How many changes of settings were made while the run went on."""
 
 
 def count_by_state(status: RunStatus) -> dict[PeerState, int]:

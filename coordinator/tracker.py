@@ -14,6 +14,7 @@ from coordinator.totals import Counters, Totals
 from swarm.clock import SwarmView, make_view
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord, Lease, PeerRecord
+from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 
@@ -47,8 +48,16 @@ class Tracker:
     >>> tracker = Tracker(board, spec); status = tracker.poll()          # doctest: +SKIP
     """
 
-    def __init__(self, board: RecordBoard, spec: RunSpec, totals: Totals, started_at: float | None = None):
+    def __init__(
+        self,
+        board: RecordBoard,
+        spec: RunSpec,
+        totals: Totals,
+        started_at: float | None = None,
+        settings: SettingsBook | None = None,
+    ):
         self.board, self.spec, self.totals = board, spec, totals
+        self.settings = settings or SettingsBook(spec)
         self.view = SwarmView(now=time.time())
         self.started_at = started_at or time.time()
         self.checkpoints: list[CheckpointStatus] = []
@@ -79,6 +88,11 @@ class Tracker:
         self._apart = self._lineage.observe(self.view)
         self.status = self._make_status(now)
         return self.status
+
+    @property
+    def step_seconds(self) -> float:
+        """How long a global step takes at present; 0 if not known yet."""
+        return self._step_seconds
 
     def last_round(self) -> LastRound | None:
         """The averaging round that led to the newest step, from the records of those who made it."""
@@ -135,12 +149,13 @@ class Tracker:
         peers = [self._peer_status(peer_id, known, now) for peer_id, known in sorted(self._peers.items())]
         online = [peer for peer in peers if peer.state not in ("lost", "leaving")]
         step = self.view.newest_step
+        settings = self.settings.at(step)
         state, reason = self._state_of_run(online, now)
         return RunStatus(
             run_id=self.spec.run_id,
             state=state,
             global_step=step,
-            target_batch_size=self.spec.training.target_batch_size,
+            target_batch_size=settings.target_batch_size,
             peers_online=len(online),
             samples_per_second=sum(peer.samples_per_second for peer in online),
             samples_total=self.totals.all.contributed,
@@ -151,12 +166,14 @@ class Tracker:
             checkpoints=self.checkpoints,
             generated_at=now,
             started_at=self.started_at,
-            target_steps=self.spec.training.total_steps,
+            target_steps=settings.last_step,
             samples_accumulated=self._pending(step),
             reason=reason,
             split=bool(self._apart),
             join_line=self.join_line,
             fingerprint=self.fingerprint,
+            paused=settings.paused,
+            settings_version=self.settings.version,
         )
 
     def _pending(self, step: int) -> int:
@@ -201,6 +218,9 @@ class Tracker:
     def _state_of_run(self, online: list[PeerStatus], now: float) -> tuple[RunState, str | None]:
         if self.finished:
             return "finished", None
+        if self.settings.at(self.view.newest_step).paused:
+            self._last_step = (self.view.newest_step, now)
+            return "waiting", "paused by the operator"
         if not online:
             return "waiting", "no peer is online; the next one continues from the last state"
         patience = max(STALLED_AFTER_SECONDS, STALLED_AFTER_STEP_TIMES * self._step_seconds)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from data_prep.errors import DataError
@@ -15,11 +17,19 @@ KEYS = ("input_ids", "attention_mask", "labels")
 
 
 def save_heldout(
-    path: Path, input_ids_BL: np.ndarray, attention_mask_BL: np.ndarray, labels_BL: np.ndarray
+    path: Path,
+    input_ids_BL: np.ndarray,
+    attention_mask_BL: np.ndarray,
+    labels_BL: np.ndarray,
+    sources: Sequence[str] = (),
 ) -> None:
-    """Stored in 32 bits: the file is part of what every peer downloads."""
+    """Stored in 32 bits: the file is part of what every peer downloads.
+
+    ``sources``: of each row's text, if known.
+    """
     arrays = zip(KEYS, (input_ids_BL, attention_mask_BL, labels_BL), strict=True)
-    save_file({key: torch.from_numpy(array.astype(np.int32)) for key, array in arrays}, path)
+    tensors = {key: torch.from_numpy(array.astype(np.int32)) for key, array in arrays}
+    save_file(tensors, path, {"sources": json.dumps(list(sources))} if sources else None)
 
 
 def load_heldout(path: str | Path) -> dict[str, torch.Tensor]:
@@ -36,3 +46,16 @@ def load_heldout(path: str | Path) -> dict[str, torch.Tensor]:
     if len({tuple(tensor.shape) for tensor in tensors.values()}) != 1:
         raise DataError(f"{path} is damaged: its tensors differ in shape")
     return {key: tensor.to(torch.int64) for key, tensor in tensors.items()}
+
+
+def load_heldout_sources(path: str | Path) -> list[str] | None:
+    """The source of each row's text; None where the file does not say. Raises ``DataError``."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            kept = json.loads((file.metadata() or {}).get("sources", "[]"))
+            rows = file.get_slice(KEYS[0]).get_shape()[0]
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"the held-out set {path} cannot be read: {error}") from error
+    if not isinstance(kept, list) or len(kept) != rows:
+        return None
+    return [str(source) for source in kept]

@@ -8,7 +8,7 @@ nothing that looks finished.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -109,10 +109,12 @@ def prepare_corpus(
         report("writing shards")
         write_shards(training, tokenizer, folder / TOKENIZER_DIR, folder / SHARDS_DIR)
         report("masking the held-out set")
-        rows = heldout_ids(tokenize_documents(heldout, tokenizer), tokenizer, sequence_length, heldout_rows)
+        tokenized = list(tokenize_documents(heldout, tokenizer))
+        rows = heldout_ids(tokenized, tokenizer, sequence_length, heldout_rows)
+        sources = heldout_sources(tokenized, heldout, sequence_length, len(rows))
         rng = np.random.default_rng([seed, 3])
         input_ids, labels = WholeWordMasker(tokenizer)(rows, rng)
-        save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels)
+        save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels, sources)
     prepared = open_prepared(output_dir)
     manifest = prepared.manifest
     report(f"{manifest.tokens} tokens in {len(manifest.shards)} shards, {len(rows)} held-out rows")
@@ -168,3 +170,12 @@ def heldout_ids(
     if body[-1] == tokenizer.pad_token_id:
         ids_BL[-1, -1] = tokenizer.pad_token_id
     return ids_BL
+
+
+def heldout_sources(
+    tokenized: Sequence[TokenizedDocument], documents: Sequence[Document], length: int, rows: int
+) -> list[str]:
+    """The source of the text in the middle of each row of ``heldout_ids``."""
+    ends = np.cumsum([len(document.input_ids) + 1 for document in tokenized])
+    middles = np.minimum(np.arange(rows) * (length - 2) + (length - 2) // 2, ends[-1] - 1)
+    return [documents[index].source for index in np.searchsorted(ends, middles, side="right")]

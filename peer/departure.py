@@ -65,7 +65,6 @@ class Departure:
         self._wait_until_state_is_safe()
 
     def _place_samples(self, make_step: Callable[[], None], take_over: Callable[[], None]) -> None:
-        target = self.spec.training.target_batch_size
         while self.grace.remaining > 0:
             take_over()
             step, branch = self.state.step, self.state.branch
@@ -73,7 +72,7 @@ class Departure:
             stale = self.suspension.seconds or view.has_left_behind(step, branch)
             if stale or not self.accumulator.samples:
                 return
-            if view.is_due(step, branch, target):
+            if view.is_due(step, branch, self.state.settings.at(step).target_batch_size):
                 make_step()
             elif self._step_comes_in_time(view):
                 self._look_again_soon()
@@ -91,7 +90,7 @@ class Departure:
         )
 
     def _step_comes_in_time(self, view: SwarmView) -> bool:
-        target = self.spec.training.target_batch_size
+        target = self.state.settings.at(self.state.step).target_batch_size
         until_due = view.seconds_until_due(self.state.step, self.state.branch, target)
         round_seconds = ROUNDS_TO_ALLOW_FOR * self.presence.activity.round_seconds
         return until_due + round_seconds < self.grace.remaining - RESERVE_SECONDS
@@ -127,7 +126,7 @@ class Departure:
             return True
         if view.head is not None and view.head.step >= step:
             return True
-        finished = step >= self.spec.training.total_steps
+        finished = self.state.settings.is_finished_at(step)
         staying = [peer for peer in view.members_at(step, branch) if not view.leases[peer].departing]
         return bool(staying) and not finished
 

@@ -164,7 +164,7 @@ class GlobalStep:
     def _average_gradients(self) -> RoundResult | None:
         """Fill the buffers with the mean gradient of everyone at our step."""
         step, branch = self.state.step, self.state.branch
-        target = self.state.spec.training.target_batch_size
+        target = self.state.settings.at(step).target_batch_size
         for _attempt in range(MAX_ATTEMPTS):
             view = self.presence.refresh()
             if view.has_left_behind(step, branch):

@@ -146,7 +146,7 @@ class HandOverDesk:
             return f"this peer is at step {activity.step}"
         if sender not in self.presence.view.members_at(offer.step, offer.branch):
             return "the sender has no live lease for this step"
-        if offer.samples > 2 * self.presence.spec.training.target_batch_size:
+        if offer.samples > 2 * self.presence.settings.at(offer.step).target_batch_size:
             return "no peer accumulates that many samples in a step"
         return ""
 

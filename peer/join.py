@@ -144,6 +144,7 @@ def _participate(
         RecordBoard(dht, spec.run_id, identity, contacts),
         spec,
         Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
+        state.settings,
     )
     samples = open_samples(
         spec,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from swarm.clock import SwarmView, make_view
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.introductions import addresses_to_publish
-from swarm.records import HeadRecord, Lease, PeerRecord
+from swarm.records import HeadRecord, Lease, PeerRecord, SettingsRecord
+from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 
@@ -65,14 +66,21 @@ class Description:
 
 
 class Presence:
-    """Publishes our signs of life and keeps a current `SwarmView`.
+    """Publishes our signs of life, keeps a current `SwarmView`, and the run's settings up to date.
 
     >>> presence = Presence(board, spec, Description("otter-17", "0.1.0", "cpu"))      # doctest: +SKIP
     >>> presence.start(); presence.update(state=PeerState.TRAINING, step=7)             # doctest: +SKIP
     """
 
-    def __init__(self, board: RecordBoard, spec: RunSpec, description: Description):
+    def __init__(
+        self,
+        board: RecordBoard,
+        spec: RunSpec,
+        description: Description,
+        settings: SettingsBook | None = None,
+    ):
         self.board, self.spec, self.description = board, spec, description
+        self.settings = settings or SettingsBook(spec)
         self.peer_id = board.identity.peer_id
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
@@ -92,6 +100,7 @@ class Presence:
     def start(self) -> None:
         """Publish ourselves, look around once, and go on doing both in the background."""
         self.refresh()
+        self._read_settings()
         self._publish(with_record=True)
         self._thread.start()
 
@@ -121,20 +130,28 @@ class Presence:
 
     def _run(self) -> None:
         period = self.spec.leases.period
-        next_lease, next_contact, renewals = 0.0, 0.0, 0
+        next_lease, next_contact, next_settings, renewals = 0.0, 0.0, 0.0, 0
         while not self._stopped.is_set():
             if woken := self._wake.wait(period / VIEW_REFRESHES_PER_LEASE):
                 self._wake.clear()
-            activity, target = self.activity, self.spec.training.target_batch_size
+            activity = self.activity
+            target = self.settings.at(activity.step).target_batch_size
             near = self.view.is_near(activity.step, activity.branch, target)
             if woken or near or time.monotonic() >= next_lease:
                 renewals += 1
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period
+            if time.monotonic() >= next_settings:
+                self._read_settings()
+                next_settings = time.monotonic() + period
             if time.monotonic() >= next_contact:
                 self._renew_contacts()
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
+
+    def _read_settings(self) -> None:
+        for record in (self.board.read(SettingsRecord) or {}).values():
+            self.settings.take(record.version, record.issuer, record.entries)
 
     def _meet_newcomers(self) -> None:
         """Connect to peers that we had not heard of, or that listen elsewhere now."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from peer.global_step import StepReport
 from peer.synchronization import Synced
+from swarm.settings import RunSettings
 
 
 class Reporter:
@@ -35,6 +36,16 @@ class Reporter:
         self._line(
             f"step {report.global_step}: loss {loss}, {report.swarm_samples} samples of {report.group} peers "
             f"({report.samples} ours), averaged in {report.seconds.averaging:.1f} s; {summary}"
+        )
+
+    def settings(self, settings: RunSettings, step: int) -> None:
+        """The run's settings are others from this step on."""
+        if settings.paused:
+            self._line(f"the run is paused at step {step}: waiting until it goes on")
+            return
+        self._line(
+            f"from step {step} on: {settings.target_batch_size} samples a step, {settings.last_step} steps, "
+            f"learning rate times {settings.learning_rate_scale:g}"
         )
 
     def reloading(self, reason: str, step: int) -> None:
@@ -100,6 +111,9 @@ class JsonReporter(Reporter):
                 "total": round(report.seconds.total, 3),
             },
         )
+
+    def settings(self, settings: RunSettings, step: int) -> None:
+        self._event("settings", global_step=step, **settings.model_dump())
 
     def reloading(self, reason: str, step: int) -> None:
         self._event("reloading", reason=reason, global_step=step)

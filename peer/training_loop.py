@@ -22,11 +22,13 @@ from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
 from swarm.process_limits import yield_to_others
+from swarm.settings import RunSettings
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 SPEED_SMOOTHING = 0.2
+MAX_REST_SECONDS = 1.0
 
 
 class TrainingLoop:
@@ -62,6 +64,7 @@ class TrainingLoop:
         self.steps_made = 0
         self._samples_per_second = 0.0
         self._coordinator_is_silent = False
+        self._settings = RunSettings.of(spec)
 
     def run(self, stop_after_steps: int | None = None) -> str:
         """Train and leave; returns in words why it ended."""
@@ -75,20 +78,35 @@ class TrainingLoop:
         self._synchronize(force=False)
         self.state.model.train()
         while not self.stop.is_set():
-            if self.state.step >= self.spec.training.total_steps:
+            settings = self._follow_settings()
+            if self.state.settings.is_finished_at(self.state.step):
                 return "the run is finished"
             if stop_after_steps is not None and self.steps_made >= stop_after_steps:
                 return f"made {self.steps_made} global steps as asked"
             if (reason := self._why_reload()) is not None:
                 self._reload(reason)
                 continue
-            self._micro_batch()
+            if settings.paused:
+                self._rest()
+            else:
+                self._micro_batch()
             self._take_over()
-            if self.presence.view.is_due(
-                self.state.step, self.state.branch, self.spec.training.target_batch_size
-            ):
+            if self.presence.view.is_due(self.state.step, self.state.branch, settings.target_batch_size):
                 self._make_step()
         return self.departure.grace.reason
+
+    def _follow_settings(self) -> RunSettings:
+        """What holds at our step; says so when that has changed."""
+        settings = self.state.settings.at(self.state.step)
+        if settings != self._settings:
+            self._settings = settings
+            self.reporter.settings(settings, self.state.step)
+        return settings
+
+    def _rest(self) -> None:
+        """The run is paused: stay as we are, and look again soon."""
+        self.presence.update(samples_per_second=0.0)
+        self.stop.wait(min(MAX_REST_SECONDS, self.spec.leases.period / 2))
 
     def _why_reload(self) -> str | None:
         """Why our state must not be used any further before it was fetched again, or None."""

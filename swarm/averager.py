@@ -58,6 +58,10 @@ class StateUnavailable(Exception):
     """The donor did not send a state that fits; says why."""
 
 
+class StateUnfit(StateUnavailable):
+    """What the donor sent cannot be a state of this run: wrong shapes, too much, or values that are not finite."""
+
+
 class SwarmAverager(DecentralizedAverager):
     """Averages one set of buffers in rounds, and hands out and fetches state.
 
@@ -260,7 +264,7 @@ class SwarmAverager(DecentralizedAverager):
         except asyncio.TimeoutError:
             future.set_exception(StateUnavailable("the donor was silent, or slower than the time allowed"))
         except UnfitTensors as error:
-            future.set_exception(StateUnavailable(str(error)))
+            future.set_exception(StateUnfit(str(error)))
         except Exception as error:  # a donor can make deserialisation fail in any way
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 

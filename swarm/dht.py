@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +99,8 @@ class RecordBoard:
         self.contacts = tuple(contact for contact in contacts if contact != identity.peer_id)
         # the pipe to the DHT process is not safe for several writers
         self._pipe_lock = threading.Lock()
+        # raw and checked form by type and owner: most records are read many times before they are renewed
+        self._checked_before: dict[tuple[type[_Record], str], tuple[bytes, _Record]] = {}
 
     def publish(self, record: _Record, timeout: float = CALL_TIMEOUT_SECONDS) -> bool:
         """Sign and store a record under our own peer id; False when no node took it in time."""
@@ -137,12 +139,20 @@ class RecordBoard:
         with self._pipe_lock:
             introduce(self.dht, book or {}, ping=[*self.contacts, *sought])
 
-    def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Any:
+    def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+        known = self._checked_before
+        fresh: dict[tuple[type[_Record], str], tuple[bytes, _Record]] = {}
         for owner, entry in entries.items():
-            if isinstance(owner, str) and isinstance(entry, ValueWithExpiration):
+            if not isinstance(owner, str) or not isinstance(entry, ValueWithExpiration):
+                continue
+            raw, record = known.get((record_type, owner), (b"", None))
+            if record is None or raw != entry.value:
                 record = unpack_record(record_type, entry.value, owner, self.run_id)
-                if record is not None:
-                    yield owner, record
+            if record is not None:
+                fresh[record_type, owner] = (entry.value, record)
+                yield owner, record
+        others = {key: value for key, value in known.items() if key[0] is not record_type}
+        self._checked_before = {**others, **fresh}
 
     @staticmethod
     def _wait(future: Any, timeout: float, default: Any = None) -> Any:

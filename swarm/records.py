@@ -1,4 +1,4 @@
-"""What participants publish in the DHT: leases, peer records and the head record, each signed by its owner.
+"""What participants publish in the DHT: leases, peer records, the head and the settings, each signed by its owner.
 
 A record is `signature (64 bytes) + JSON payload`; the payload names its run, kind and end of life, so that it can
 neither be moved to another run or key nor outlive what its owner signed. The subkey is the owner's peer id, which
@@ -16,6 +16,7 @@ from hivemind.utils.serializer import MSGPackSerializer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.identity import SIGNATURE_BYTES, Identity, verify
+from swarm.settings import MAX_ENTRIES, SettingsEntry
 from swarm.states import PeerState
 from swarm.warrant import is_warranted
 
@@ -24,6 +25,9 @@ MAX_ADDRESSES = 4
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 # clocks of participants may differ by this much before a record looks expired or immortal
 CLOCK_TOLERANCE_SECONDS = 3.0
+
+# of a few thousand peers, at a kilobyte each
+REMEMBERED_RECORDS = 8192
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -119,8 +123,23 @@ class HeadRecord(_Record):
     warrant: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
 
 
+class SettingsRecord(_Record):
+    """Signed by a coordinator: the settings of the run by global step, see `swarm.settings`.
+
+    :param version: grows with every change; `issuer`: the coordinator that made it
+    """
+
+    KIND = "settings"
+    kind: Literal["settings"] = "settings"
+
+    version: Annotated[int, Field(ge=1, lt=2**53)]
+    issuer: ShortText
+    entries: Annotated[tuple[SettingsEntry, ...], Field(min_length=1, max_length=MAX_ENTRIES, strict=False)]
+    warrant: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+
 RecordType = TypeVar("RecordType", bound=_Record)
-RECORD_TYPES: tuple[type[_Record], ...] = (Lease, PeerRecord, HeadRecord)
+RECORD_TYPES: tuple[type[_Record], ...] = (Lease, PeerRecord, HeadRecord, SettingsRecord)
 
 
 def dht_key(run_id: str, record_type: type[_Record]) -> str:
@@ -151,12 +170,14 @@ def unpack_record(record_type: type[RecordType], raw: Any, owner: str, run_id: s
 class RunRecordValidator(RecordValidatorBase):
     """Refuses records of one run that their owner did not sign; runs inside every DHT node of the run.
 
-    :param authorities: peer ids that may publish a head record, or warrant that another one may
+    :param authorities: peer ids that may publish head and settings records, or warrant that another one may
     """
 
     def __init__(self, run_id: str, authorities: frozenset[str]):
         self.run_id = run_id
         self.authorities = authorities
+        # every node that is asked sends all records again: each is checked once, not at every reading
+        self._accepted: dict[tuple[bytes, bytes, bytes], float] = {}
         self._types = {DHTID.generate(source=dht_key(run_id, kind)).to_bytes(): kind for kind in RECORD_TYPES}
 
     def validate(self, record: DHTRecord) -> bool:
@@ -164,15 +185,35 @@ class RunRecordValidator(RecordValidatorBase):
         record_type = self._types.get(record.key)
         if record_type is None:
             return True
+        place = (record.key, record.subkey, record.value)
+        expires = self._accepted.get(place)
+        if expires is None:
+            expires = self._check(record_type, record)
+            if expires is None:
+                return False
+            self._remember(place, expires)
+        return record.expiration_time <= expires + CLOCK_TOLERANCE_SECONDS
+
+    def _check(self, record_type: type[_Record], record: DHTRecord) -> float | None:
+        """The end of life that its owner signed; None if the record must not be believed."""
         owner, raw = _loads(record.subkey), _loads(record.value)
         if not isinstance(owner, str):
-            return False
+            return None
         content = unpack_record(record_type, raw, owner, self.run_id)
-        if content is None or record.expiration_time > content.expires + CLOCK_TOLERANCE_SECONDS:
-            return False
-        return not isinstance(content, HeadRecord) or self._may_sign_heads(owner, content.warrant)
+        if content is None:
+            return None
+        if isinstance(content, HeadRecord | SettingsRecord) and not self._is_coordinator(
+            owner, content.warrant
+        ):
+            return None
+        return content.expires
 
-    def _may_sign_heads(self, owner: str, warrant: str) -> bool:
+    def _remember(self, place: tuple[bytes, bytes, bytes], expires: float) -> None:
+        while len(self._accepted) >= REMEMBERED_RECORDS:
+            del self._accepted[next(iter(self._accepted))]
+        self._accepted[place] = expires
+
+    def _is_coordinator(self, owner: str, warrant: str) -> bool:
         return owner in self.authorities or is_warranted(warrant, self.run_id, owner, self.authorities)
 
 

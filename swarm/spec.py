@@ -66,6 +66,7 @@ class DataSpec(_Section):
     :param sentence_pairs: samples are two segments, and the model learns their order as well
     :param sequence_length_start: length of the samples at global step 0, which grows to `sequence_length` within
         `sequence_length_warmup_steps`
+    :param license: of the text, as the model hub names it, e.g. `cc-by-sa-4.0`; told in every checkpoint's model card
     """
 
     source: Annotated[str, Field(min_length=1)] = "builtin"
@@ -77,6 +78,7 @@ class DataSpec(_Section):
     sentence_pairs: bool = False
     heldout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     heldout_rows: Positive = 256
+    license: Annotated[str, Field(max_length=100)] = ""
 
     @model_validator(mode="after")
     def _text_can_be_drawn(self) -> DataSpec:
@@ -153,16 +155,21 @@ class LeaseSpec(_Section):
 
 
 class CheckpointSpec(_Section):
-    """A checkpoint every `every_steps` global steps; the last `keep` and the best one stay on disk.
+    """A checkpoint every `every_steps` global steps; on disk stay the last `keep`, the first, the best by held-out
+    loss, and every `keep_every`-th (0: none).
 
     Between checkpoints the coordinator copies the swarm's state every `follow_every_steps`, so that when every peer
-    is gone the run goes on from there.
+    is gone the run goes on from there. Judging, evaluating and writing one takes at most `timeout` seconds, or it is
+    given up. `publish` names a repository of a model hub to upload each one to, e.g. `"owner/model"`.
     """
 
     every_steps: Positive = 100
     keep: Annotated[int, Field(ge=1)] = 5
+    keep_every: Annotated[int, Field(ge=0)] = 0
     follow_every_steps: Positive = 10
     max_heldout_ratio: Annotated[float, Field(gt=1)] = 1.5
+    timeout: Seconds = 1800.0
+    publish: Annotated[str, Field(pattern=r"^([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})?$")] = ""
 
 
 class RunSpec(_Section):
@@ -202,12 +209,16 @@ class RunSpec(_Section):
         """The same bytes for the same spec on every machine."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
 
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the update that leads from global step `step` to `step + 1`: warm-up, then linear decay."""
+    def learning_rate_at(self, step: int, total_steps: int | None = None) -> float:
+        """Learning rate of the update that leads from global step `step` to `step + 1`: warm-up, then linear decay.
+
+        :param total_steps: where it reaches zero, by default the spec's
+        """
         training = self.training
+        last = training.total_steps if total_steps is None else total_steps
         if step < training.warmup_steps:
             return training.learning_rate * (step + 1) / training.warmup_steps
-        remaining = max(0, training.total_steps - step) / (training.total_steps - training.warmup_steps)
+        remaining = max(0, last - step) / (last - training.warmup_steps)
         return training.learning_rate * remaining
 
 

@@ -14,6 +14,7 @@ import torch
 
 from model import LeanAlbertConfig, LeanAlbertForPreTraining
 from model.lamb import Lamb, parameter_groups
+from swarm.settings import SettingsBook
 from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
 
@@ -46,6 +47,7 @@ class TrainingState:
 
     def __init__(self, spec: RunSpec, model: LeanAlbertForPreTraining, device: torch.device | None = None):
         self.spec = spec
+        self.settings = SettingsBook(spec)
         self.model = model
         self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -92,7 +94,7 @@ class TrainingState:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient.to(parameter.device, parameter.dtype)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.spec.learning_rate_at(self.step)
+                group["lr"] = self.settings.learning_rate_at(self.step)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step, self.branch = self.step + 1, branch

@@ -35,7 +35,6 @@ SPEC = RunSpec(
     },
 )
 WRITER = Path(__file__).with_name("checkpoint_writer.py")
-KILLS = 6
 
 
 @pytest.fixture
@@ -103,6 +102,26 @@ def test_retention_keeps_the_first_the_best_and_the_newest(tmp_path, state, toke
     assert (tmp_path / "latest").resolve().name == "step-00000005"
 
 
+def test_retention_keeps_multiples_of_a_number_of_steps(tmp_path, state, tokenizer):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=1, keep_multiples_of=3)
+    for _ in range(8):
+        write(store, state, tokenizer, heldout_loss=1.0 + abs(4 - state.step))
+        advance(state)
+    assert [item.step for item in store.list()] == [0, 3, 4, 6, 7]
+
+
+def test_the_same_step_again_never_leaves_latest_broken(tmp_path, state, tokenizer):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    write(store, state, tokenizer)
+    advance(state)
+    write(store, state, tokenizer)
+    state.branch = "ab"
+    assert write(store, state, tokenizer).branch == "ab"
+    assert store.newest_intact().branch == "ab"
+    assert (tmp_path / "latest").resolve().name == "step-00000001"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, state, tokenizer, damage):
     store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
@@ -138,7 +157,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_rubbish(tmp_path, state, 
     assert find_damage(tmp_path / "latest") is None
 
 
-def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data):
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.heavy)])
+def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data, kills):
     """A writer is killed with -9 at random moments of its work; `latest` is intact each time."""
     seed = random.randrange(10**6)
     rng = random.Random(seed)
@@ -147,7 +167,7 @@ def test_kills_in_mid_write_never_leave_a_broken_latest(tmp_path, prepared_data)
     try:
         kill_writing_child(writer, until=lambda: (tmp_path / "latest").exists())
         newest = newest_intact(tmp_path, newest=1, case=f"seed {seed}, first")
-        for kill in range(KILLS):
+        for kill in range(kills):
             started = time.monotonic()
             kill_writing_child(writer, until=lambda at=newest + 1: newest_step(tmp_path) >= at)
             duration = time.monotonic() - started

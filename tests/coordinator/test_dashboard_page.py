@@ -214,6 +214,46 @@ def test_russian_and_english_dark_and_light(stage: Stage, page: Any) -> None:
     expect(page.locator("html")).not_to_have_attribute("data-theme", theme)
 
 
+OPERATORS_EVENTS = {
+    "refused": {"donor": "12D3KooWotter", "why": "loss", "step": 7, "loss": 9.5, "limit": 6.0},
+    "checkpoint_failed": {"reason": "диск полон"},
+    "state_not_judged": {"reason": "время вышло"},
+    "state_not_kept": {"reason": "диск полон"},
+    "settings": {"from_step": 12, "changes": "target_batch_size = 512"},
+    "paused": {"from_step": 14},
+    "resumed": {"from_step": 14},
+    "finishing": {"from_step": 20},
+    "published": {"step": 20, "repository": "team/lean"},
+    "publish_failed": {"step": 20, "repository": "team/lean", "reason": "сети нет"},
+}
+
+
+def test_what_the_operator_does_is_told_in_russian_as_well(stage: Stage, page: Any) -> None:
+    for kind, data in OPERATORS_EVENTS.items():
+        stage.history.record_event(kind, f"English {kind}", time.time(), data=data)
+    for why in ("unfit", "behind", "not_finite"):
+        data = {"donor": "12D3KooWotter", "why": why, "step": 7, "reason": "тензор 3"}
+        stage.history.record_event("refused", "English", time.time(), data=data)
+    stage.move(peer(1), state="waiting", reason="paused by the operator", paused=True)
+    page.goto(f"{stage.server.address}?lang=ru")
+    expect(page.locator("#run-state")).to_contain_text("Пауза, её включил организатор")
+    expect(page.locator("#events")).to_contain_text("С шага 14 запуск на паузе")
+    told = page.locator("#events").inner_text()
+    assert "English" not in told
+    assert not re.search(r"undefined|NaN|\{", told)
+    assert "потери на отложенных 9,500 при пределе 6,000" in told or "9.500 при пределе 6.000" in told
+    stage.move(peer(1), state="stalled", reason="no global step for 75 s", paused=False)
+    expect(page.locator("#run-state")).to_contain_text("глобального шага нет уже 75 с", timeout=5000)
+
+
+def test_every_english_word_has_a_russian_one(stage: Stage, page: Any) -> None:
+    page.goto(stage.server.address)
+    load = "async (name) => Object.keys(Object.values(await import(`/static/js/words_${name}.js`))[0])"
+    english, russian = (set(page.evaluate(load, name)) for name in ("en", "ru"))
+    assert english - russian == set()
+    assert {word.split("_")[0] for word in russian - english} == {"event", "reason"}
+
+
 @pytest.mark.parametrize("width", [360, 768, 1920])
 def test_nothing_sticks_out_sideways(stage: Stage, page: Any, width: int) -> None:
     stage.move(*(peer(n, hardware="NVIDIA GeForce RTX 4090 Laptop GPU") for n in range(1, 9)))

@@ -3,13 +3,15 @@
 import { ask } from "./api.js";
 import { $, h, segmented } from "./dom.js";
 import { DASH, duration, fixed, moment } from "./format.js";
-import { currentLanguage, has, t } from "./i18n.js";
+import { currentLanguage, has, reasonInWords, t } from "./i18n.js";
 import { serverNow } from "./store.js";
 
 const TONES = {
   joined: "training", synced: "syncing", stalled: "stalled", recovered: "training", left: "leaving", lost: "lost",
   returned: "syncing", checkpoint: "ink", restarted: "ink-3", split: "lost", reunited: "training",
-  run_state: "averaging", refused: "lost", checkpoint_refused: "lost", evicted: "lost",
+  run_state: "averaging", refused: "lost", checkpoint_failed: "lost", state_not_judged: "lost", state_not_kept: "lost",
+  settings: "averaging", paused: "joining", resumed: "training", finishing: "averaging", published: "ink",
+  publish_failed: "lost", evicted: "lost",
 };
 const PAGE = 40;
 
@@ -69,12 +71,14 @@ function sentence({ kind, sentence: recorded, data }) {
   const values = {
     ...data,
     age: duration(data.seconds),
-    loss: fixed(data.heldout_loss, 3),
+    loss: fixed(data.heldout_loss ?? data.loss, 3),
+    limit: fixed(data.limit, 3),
+    donor: data.donor ? `${data.donor.slice(0, 4)}…${data.donor.slice(-6)}` : DASH,
     device: data.device || DASH,
     state: data.state ? t(`run_${data.state}`) : "",
   };
   const text = t(key, values);
-  const tail = kind === "stalled" ? data.error : kind === "run_state" ? data.reason : null;
+  const tail = kind === "stalled" ? data.error : kind === "run_state" && data.reason ? reasonInWords(data.reason) : null;
   return tail ? `${text}: ${tail}` : text;
 }
 
@@ -83,5 +87,6 @@ function variant(kind, data) {
   if (kind === "lost" && data.unseen) return "event_lost_unseen";
   if (kind === "lost" && data.samples) return "event_lost_samples";
   if (kind === "checkpoint" && data.heldout_loss !== null && data.heldout_loss !== undefined) return "event_checkpoint_loss";
+  if (kind === "refused") return `event_refused_${data.why}`;
   return `event_${kind}`;
 }

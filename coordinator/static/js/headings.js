@@ -2,7 +2,7 @@
 
 import { $, color, h, segmented, stateChip, swatch } from "./dom.js";
 import { duration, integer } from "./format.js";
-import { currentLanguage, has, t } from "./i18n.js";
+import { currentLanguage, reasonInWords, t } from "./i18n.js";
 import { STACK } from "./peers_chart.js";
 import { countOnline, countStates, store } from "./store.js";
 import { currentTheme } from "./theme.js";
@@ -14,9 +14,9 @@ export function showRunState() {
   const { run } = store;
   document.title = `${integer(countOnline())} · ${run.run_id} · ${t("brand")}`;
   $("run-id").textContent = run.run_id;
-  const parts = [stateChip(TONES[run.state], t(`run_${run.state}`))];
+  const parts = [stateChip(TONES[run.state], run.paused ? t("run_paused") : t(`run_${run.state}`))];
   if (run.started_at) parts.push(`, ${t("up", { age: duration(run.generated_at - run.started_at) })}`);
-  if (run.reason) parts.push(`: ${has(`reason_${run.reason}`) ? t(`reason_${run.reason}`) : run.reason}`);
+  if (run.reason && !run.paused) parts.push(`: ${reasonInWords(run.reason)}`);
   document.body.classList.toggle("nobody", countOnline() === 0 && run.state !== "finished");
   $("run-state").replaceChildren(...parts);
   showWarning();

@@ -44,6 +44,13 @@ export function has(key) {
   return words[language][key] !== undefined;
 }
 
+// Reasons are recorded in English; the tracker's are known here, a number in them stands for {n}.
+export function reasonInWords(reason) {
+  const n = reason.match(/\d+/)?.[0];
+  const key = `reason_${reason.replace(/\d+/, "#")}`;
+  return has(key) ? t(key, { n }) : reason;
+}
+
 function plural(n, forms) {
   const rule = new Intl.PluralRules(locale()).select(n);
   const order = language === "ru" ? ["one", "few", "many"] : ["one", "other"];

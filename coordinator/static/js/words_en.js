@@ -20,6 +20,7 @@ export const en = {
   run_waiting: "Waiting for peers",
   run_training: "Training",
   run_stalled: "Stalled",
+  run_paused: "Paused by the operator",
   run_finished: "Finished",
   // figures
   peers_now: "Peers now",

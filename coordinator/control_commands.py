@@ -1,0 +1,258 @@
+"""Sub-commands of `coordinator` that are clients of the control API: parse, call, print."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from swarm.errors import BadInput
+from swarm.settings import CHANGEABLE
+
+RunDir = Annotated[Path | None, typer.Option(help="Directory of the run; by default the only one in runs/.")]
+Control = Annotated[str | None, typer.Option(help="HOST:PORT of the control API of a run elsewhere.")]
+TokenFile = Annotated[Path | None, typer.Option(help="File with the token; default: the run directory's.")]
+TlsCa = Annotated[Path | None, typer.Option(help="PEM file of the authority behind the API's certificate.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Seconds = Annotated[float, typer.Option(help="How long to wait for it.")]
+
+MAX_WAIT = 3600.0
+
+
+def add_control_commands(app: typer.Typer) -> None:
+    """Register them with the `coordinator` command."""
+    app.command("peers")(peers)
+    app.command("checkpoints")(checkpoints)
+    app.command("checkpoint")(checkpoint)
+    app.command("pause")(pause)
+    app.command("resume")(resume)
+    app.command("finish")(finish)
+    app.command("settings")(settings)
+    app.command("set")(set_)
+
+
+def peers(
+    peer: Annotated[str | None, typer.Argument(help="Only this one, by name or peer id.")] = None,
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only those in this state; can be given again.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the peers, or show one."""
+    from coordinator import control_pb2
+    from coordinator.control_messages import from_message
+    from coordinator.report import describe_peer
+    from coordinator.status import PeerStatus
+
+    def ask(api: Any, **how: Any) -> Any:
+        if peer is not None:
+            return [api.GetPeer(control_pb2.GetPeerRequest(peer=peer), **how)]
+        return api.ListPeers(control_pb2.ListPeersRequest(states=state or []), **how).peers
+
+    found = [
+        PeerStatus.model_validate(from_message(each))
+        for each in _call((run_dir, control, token_file, tls_ca), ask)
+    ]
+    if json:
+        print(_Peers(peers=found).model_dump_json())
+    else:
+        print("\n".join(map(describe_peer, found)) or "no peer is known")
+
+
+def checkpoints(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """List the checkpoints on disk."""
+    from coordinator import control_pb2
+    from coordinator.control_messages import from_message
+    from coordinator.report import describe_checkpoint
+    from coordinator.status import CheckpointStatus
+
+    answer = _call(
+        (run_dir, control, token_file, tls_ca),
+        lambda api, **how: api.ListCheckpoints(control_pb2.ListCheckpointsRequest(), **how),
+    )
+    found = [CheckpointStatus.model_validate(from_message(each)) for each in answer.checkpoints]
+    if json:
+        print(_Checkpoints(checkpoints=found).model_dump_json())
+    else:
+        print("\n".join(map(describe_checkpoint, found)) or "there is no checkpoint yet")
+
+
+def checkpoint(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    wait: Seconds = MAX_WAIT,
+    json: AsJson = False,
+) -> None:
+    """Copy the newest state from the swarm and write it as a checkpoint now."""
+    from coordinator import control_pb2
+    from coordinator.control_messages import from_message
+    from coordinator.report import describe_checkpoint
+    from coordinator.status import CheckpointStatus
+
+    answer = _call(
+        (run_dir, control, token_file, tls_ca),
+        lambda api, **how: api.MakeCheckpoint(control_pb2.MakeCheckpointRequest(), **how),
+        wait,
+    )
+    made = CheckpointStatus.model_validate(from_message(answer))
+    print(made.model_dump_json() if json else describe_checkpoint(made))
+
+
+def pause(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """Let everyone stop computing at one of the next global steps, and stay."""
+    from coordinator import control_pb2
+
+    place = (run_dir, control, token_file, tls_ca)
+    answer = _call(place, lambda api, **how: api.Pause(control_pb2.PauseRequest(), **how))
+    _print_change(answer, json, "pauses")
+
+
+def resume(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """Let a paused run go on."""
+    from coordinator import control_pb2
+
+    place = (run_dir, control, token_file, tls_ca)
+    answer = _call(place, lambda api, **how: api.Resume(control_pb2.ResumeRequest(), **how))
+    _print_change(answer, json, "goes on")
+
+
+def finish(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """End the run at one of the next global steps, with a checkpoint."""
+    from coordinator import control_pb2
+
+    place = (run_dir, control, token_file, tls_ca)
+    answer = _call(place, lambda api, **how: api.Finish(control_pb2.FinishRequest(), **how))
+    _print_change(answer, json, "ends")
+
+
+def settings(
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """Show the settings that may change while the run goes on, and what is about to change."""
+    from coordinator import control_pb2
+    from coordinator.control_messages import settings_of
+
+    place = (run_dir, control, token_file, tls_ca)
+    plan = _call(place, lambda api, **how: api.GetSettings(control_pb2.GetSettingsRequest(), **how))
+    entries = [
+        {"from_step": each.from_step, **settings_of(each.settings).model_dump()} for each in plan.changes
+    ]
+    if json:
+        print(_Plan(version=plan.version, changes=entries).model_dump_json())
+        return
+    for entry in entries:
+        words = ", ".join(f"{name} {value}" for name, value in entry.items() if name != "from_step")
+        print(f"from step {entry['from_step']}: {words}")
+
+
+def set_(
+    values: Annotated[list[str], typer.Argument(help=f"KEY=VALUE; keys are {', '.join(CHANGEABLE)}.")],
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """Change settings from one of the next global steps on, the same for all peers."""
+    from coordinator import control_pb2
+
+    request = control_pb2.ChangeSettingsRequest(**parse_settings(values))
+    place = (run_dir, control, token_file, tls_ca)
+    answer = _call(place, lambda api, **how: api.ChangeSettings(request, **how))
+    _print_change(answer, json, "has the new settings")
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """KEY=VALUE words as numbers by key; raises `BadInput`."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or key not in CHANGEABLE:
+            raise BadInput(f"{word!r} is not KEY=VALUE with one of the keys {', '.join(CHANGEABLE)}")
+        number = float if key == "learning_rate_scale" else int
+        try:
+            values[key] = number(text)
+        except ValueError:
+            kind = "a number" if number is float else "a whole number"
+            raise BadInput(f"{key} must be {kind}, not {text!r}") from None
+        if number is int and not -(2**63) <= values[key] < 2**63:
+            raise BadInput(f"{key} cannot be {text}: it is out of range")
+    return values
+
+
+class _Peers(BaseModel):
+    peers: list[Any]
+
+
+class _Checkpoints(BaseModel):
+    checkpoints: list[Any]
+
+
+class _Plan(BaseModel):
+    version: int
+    changes: list[dict[str, Any]]
+
+
+class _Change(BaseModel):
+    version: int
+    from_step: int
+    settings: dict[str, Any]
+
+
+def _call(
+    place: tuple[Path | None, str | None, Path | None, Path | None],
+    method: Callable[..., Any],
+    timeout: float | None = None,
+) -> Any:
+    from coordinator.control_client import CALL_SECONDS, ControlClient, ControlPlace
+
+    with ControlClient(ControlPlace(*place)) as client:
+        return client.call(method, CALL_SECONDS if timeout is None else timeout)
+
+
+def _print_change(answer: Any, json: bool, words: str) -> None:
+    from coordinator.control_messages import settings_of
+
+    if json:
+        values = settings_of(answer.settings).model_dump()
+        print(_Change(version=answer.version, from_step=answer.from_step, settings=values).model_dump_json())
+    else:
+        print(f"{time.strftime('%H:%M:%S')} the run {words} from step {answer.from_step} on")
