@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all lint bench wheel clean
+.PHONY: install demo test test-all lint bench proto wheel clean
 
 install: $(INSTALLED)
 
@@ -23,7 +23,7 @@ demo: install
 	$(BIN)/python -m examples.run_demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not heavy' -n 3
+	$(BIN)/python -m pytest -m 'not heavy' -n 3 --dist worksteal --durations=15
 
 test-all: install lint
 	$(BIN)/python -m pytest -n 3
@@ -36,6 +36,10 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# after a change of the control API's description
+proto: install
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. coordinator/control.proto
 
 wheel: install
 	$(BIN)/python -m build --wheel

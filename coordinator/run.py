@@ -262,6 +262,7 @@ class _Coordinator:
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
         """Track and keep until told to stop."""
         self.say = say
+        self._show_checkpoints()
         tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
         tracking.start()
         self.desk.renew()

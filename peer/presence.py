@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 LEASE_RENEWALS_PER_PEER_RECORD = 4
 VIEW_REFRESHES_PER_LEASE = 4
 CONTACT_RENEWAL_SECONDS = 5.0
-REMEMBER_LOST_SECONDS = 600.0
 # a silent DHT must not eat up a departing peer's grace period
 WITHDRAWAL_SECONDS = 0.6
 
@@ -85,7 +84,6 @@ class Presence:
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
-        self._met: dict[str, Lease] = {}
         self._addresses = () if description.client_mode else addresses_to_publish(board.dht)
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -117,7 +115,6 @@ class Presence:
         with self._lock:
             self._leases = self._leases if leases is None else leases
             self._heads = self._heads if heads is None else heads
-        self._meet_newcomers()
         return self._make_view()
 
     def withdraw(self) -> None:
@@ -145,35 +142,13 @@ class Presence:
                 self._read_settings()
                 next_settings = time.monotonic() + period
             if time.monotonic() >= next_contact:
-                self._renew_contacts()
+                self.board.renew_contacts()
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
 
     def _read_settings(self) -> None:
         for record in (self.board.read(SettingsRecord) or {}).values():
             self.settings.take(record.version, record.issuer, record.entries)
-
-    def _meet_newcomers(self) -> None:
-        """Connect to peers that we had not heard of, or that listen elsewhere now."""
-        with self._lock:
-            known = {peer: lease.addresses for peer, lease in self._met.items()}
-            self._met |= {peer: lease for peer, lease in self._leases.items() if peer != self.peer_id}
-            recently = time.time() - REMEMBER_LOST_SECONDS
-            self._met = {peer: lease for peer, lease in self._met.items() if lease.expires > recently}
-            newcomers = {
-                peer: lease.addresses
-                for peer, lease in self._met.items()
-                if lease.addresses and known.get(peer) != lease.addresses
-            }
-        if newcomers:
-            self.board.meet(newcomers)
-
-    def _renew_contacts(self) -> None:
-        """Peers whose leases have expired may be behind a cut that is over."""
-        with self._lock:
-            listening = {peer: lease for peer, lease in self._met.items() if lease.addresses}
-        lost = [peer for peer, lease in listening.items() if lease.expires < time.time()]
-        self.board.renew_contacts({peer: lease.addresses for peer, lease in listening.items()}, lost)
 
     def _publish(self, with_record: bool, timeout: float = CALL_TIMEOUT_SECONDS) -> None:
         self.board.publish(self._lease(), timeout)

@@ -71,6 +71,9 @@ def configure_logging(debug: bool) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    if not debug:
+        # "Loop … that handles pid … is closed": libp2p's daemon ended after the loop that started it, as it may
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def _explain_usage(error: Exception) -> int | None:

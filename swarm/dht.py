@@ -7,7 +7,6 @@ opened by the main thread, before other threads and before CUDA.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -20,16 +19,15 @@ from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
-from swarm.introductions import AddressBook, introduce
+from swarm.introductions import Acquaintances, AddressBook, introduce
 from swarm.lifeline import daemons_tied_to_us, die_with_parent, ignore_polite_signals
-from swarm.records import RecordType, _Record, dht_key, pack_record, unpack_record
+from swarm.records import Lease, RecordType, _Record, dht_key, pack_record, unpack_record
 from swarm.sockets import name_our_sockets
 
 logger = logging.getLogger(__name__)
 
 STARTUP_TIMEOUT_SECONDS = 60.0
 CALL_TIMEOUT_SECONDS = 10.0
-MAX_LOST_PINGED = 4
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
 Records = dict[str, RecordType]
@@ -97,6 +95,7 @@ class RecordBoard:
     def __init__(self, dht: hivemind.DHT, run_id: str, identity: Identity, contacts: Sequence[str] = ()):
         self.dht, self.run_id, self.identity = dht, run_id, identity
         self.contacts = tuple(contact for contact in contacts if contact != identity.peer_id)
+        self._acquaintances = Acquaintances(identity.peer_id)
         # the pipe to the DHT process is not safe for several writers
         self._pipe_lock = threading.Lock()
         # raw and checked form by type and owner: most records are read many times before they are renewed
@@ -115,7 +114,10 @@ class RecordBoard:
         return bool(self._wait(future, timeout))
 
     def read(self, record_type: type[RecordType], timeout: float = CALL_TIMEOUT_SECONDS) -> Records | None:
-        """All live records of a type by owner, signatures checked; None when the DHT did not answer."""
+        """All live records of a type by owner, signatures checked; None when the DHT did not answer.
+
+        Reading leases also connects us to peers that we had not heard of, without waiting.
+        """
         with self._pipe_lock:
             future = self.dht.get(dht_key(self.run_id, record_type), latest=True, return_future=True)
         answer = self._wait(future, timeout, default=_UNANSWERED)
@@ -123,21 +125,22 @@ class RecordBoard:
             return None
         if answer is None or not isinstance(answer.value, dict):
             return {}
-        return dict(self._checked(record_type, answer.value))
+        records: Records = dict(self._checked(record_type, answer.value))
+        if record_type is Lease:
+            self._introduce(self._acquaintances.hear_of(records))  # type: ignore[arg-type]
+        return records
 
-    def meet(self, book: AddressBook) -> None:
-        """Connect to those in the book whom we are not connected to, without waiting."""
-        with self._pipe_lock:
-            introduce(self.dht, book, ping=())
+    def renew_contacts(self) -> None:
+        """Connect to whom we have lost the connection, ping the peers of first contact and some lost ones.
 
-    def renew_contacts(self, book: AddressBook | None = None, lost: Sequence[str] = ()) -> None:
-        """Connect to whom we have lost the connection, ping the peers of first contact and some of the lost ones.
-
-        After a restart of the coordinator, or a cut of the network, the two halves would else stay apart for ever.
+        Without waiting. After a restart of the coordinator, or a cut of the network, the two halves would else stay
+        apart for ever.
         """
-        sought = random.sample(list(lost), min(len(lost), MAX_LOST_PINGED))
+        self._introduce(self._acquaintances.book(), [*self.contacts, *self._acquaintances.lost()])
+
+    def _introduce(self, book: AddressBook, ping: Sequence[str] = ()) -> None:
         with self._pipe_lock:
-            introduce(self.dht, book or {}, ping=[*self.contacts, *sought])
+            introduce(self.dht, book, ping)
 
     def _checked(self, record_type: type[RecordType], entries: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
         known = self._checked_before

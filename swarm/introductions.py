@@ -11,6 +11,8 @@ import asyncio
 import functools
 import random
 import re
+import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import hivemind
@@ -18,10 +20,12 @@ from hivemind.dht.node import DHTNode
 from hivemind.p2p import PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
-from swarm.records import LISTEN_ADDRESS, MAX_ADDRESSES
+from swarm.records import LISTEN_ADDRESS, MAX_ADDRESSES, Lease
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_CONNECTING = 32
+MAX_LOST_PINGED = 4
+REMEMBER_LOST_SECONDS = 600.0
 LOOPBACK = ("/127.0.0.1/", "/::1/")
 
 # where peers listen, by peer id
@@ -42,6 +46,40 @@ def addresses_to_publish(dht: hivemind.DHT) -> tuple[str, ...]:
     """Our own addresses as a lease carries them: without the peer id, and not more than it may carry."""
     bare = (address.rpartition("/p2p/")[0] for address in usable_addresses(dht))
     return tuple(address for address in bare if re.match(LISTEN_ADDRESS, address))[:MAX_ADDRESSES]
+
+
+class Acquaintances:
+    """Everyone whose lease we have seen of late; for any thread."""
+
+    def __init__(self, own_peer_id: str):
+        self._own_peer_id = own_peer_id
+        self._leases: dict[str, Lease] = {}
+        self._lock = threading.Lock()
+
+    def hear_of(self, leases: Mapping[str, Lease]) -> AddressBook:
+        """Remember these; returns where those listen who are new, or listen elsewhere now."""
+        with self._lock:
+            known = _listening(self._leases)
+            self._leases |= {peer: lease for peer, lease in leases.items() if peer != self._own_peer_id}
+            recently = time.time() - REMEMBER_LOST_SECONDS
+            self._leases = {peer: lease for peer, lease in self._leases.items() if lease.expires > recently}
+            book = _listening(self._leases)
+        return {peer: addresses for peer, addresses in book.items() if known.get(peer) != addresses}
+
+    def book(self) -> AddressBook:
+        """Where everyone listens."""
+        with self._lock:
+            return _listening(self._leases)
+
+    def lost(self) -> list[str]:
+        """Some of those whose leases have expired: they may be behind a cut that is over."""
+        with self._lock:
+            lost = [peer for peer in _listening(self._leases) if self._leases[peer].expires < time.time()]
+        return random.sample(lost, min(len(lost), MAX_LOST_PINGED))
+
+
+def _listening(leases: Mapping[str, Lease]) -> dict[str, tuple[str, ...]]:
+    return {peer: lease.addresses for peer, lease in leases.items() if lease.addresses}
 
 
 def introduce(dht: hivemind.DHT, book: AddressBook, ping: Sequence[str]) -> None:

@@ -81,6 +81,8 @@ class Network:
     def close(self) -> None:
         """Remove namespaces, links and bridges."""
         for host in range(self.hosts):
+            # with its namespace the link would go too, but only some time later: the next network may have its name
+            _ip("link", "del", self._link(host), check=False)
             _ip("netns", "del", self._namespace(host), check=False)
         for side in (0, 1):
             _ip("link", "del", self._bridge(side), check=False)

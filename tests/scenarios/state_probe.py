@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from swarm.averager import StateUnavailable, SwarmAverager
-from swarm.dht import open_dht
+from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
-from swarm.records import RunRecordValidator
+from swarm.records import Lease, RunRecordValidator
 from swarm.snapshot import Snapshot
 from swarm.sockets import remove_our_sockets
 from swarm.spec import load_spec
@@ -33,7 +33,7 @@ def main() -> None:
     spec = load_spec(Path(spec_path))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "identity.key"
-        Identity.generate().save(path)
+        identity = Identity.load_or_create(path)
         dht = open_dht(
             identity_path=path,
             initial_peers=[address],
@@ -42,17 +42,22 @@ def main() -> None:
         )
         state = TrainingState(spec, build_model(spec, vocab_size=int(vocabulary), pad_token_id=0))
         averager = SwarmAverager([torch.zeros(1)], dht, prefix=spec.run_id, spec=spec.averaging)
-        print(json.dumps(compare(averager, state, peers)), flush=True)
+        print(
+            json.dumps(compare(RecordBoard(dht, spec.run_id, identity), averager, state, peers)), flush=True
+        )
         averager.shutdown()
         dht.shutdown()
         remove_our_sockets()
     os._exit(0)
 
 
-def compare(averager: SwarmAverager, state: TrainingState, peers: list[str]) -> dict[str, object]:
+def compare(
+    board: RecordBoard, averager: SwarmAverager, state: TrainingState, peers: list[str]
+) -> dict[str, object]:
     """Download everyone's state again and again until most are of one step; the widest gap between two of them."""
     deadline, best = time.monotonic() + DEADLINE_SECONDS, {"step": -1, "peers": 0, "difference": float("nan")}
     while time.monotonic() < deadline:
+        board.read(Lease)  # tells where they listen
         snapshots = [found for peer in peers if (found := fetch(averager, state, peer)) is not None]
         groups = {(snapshot.step, snapshot.branch) for snapshot in snapshots}
         for step, branch in groups:

@@ -59,13 +59,12 @@ def test_the_run_goes_on_after_the_coordinator_is_killed_and_restarted(swarm, ma
     swarm.wait_for(lambda: last_checkpoint(swarm) >= 10, "a checkpoint at step 10", alive=peer)
     identity = (swarm.run_dir / "identity.key").read_bytes()
     kill_group(coordinator)
-    before = swarm.steps("peer")[-1]
+    newest, before = last_checkpoint(swarm), swarm.steps("peer")[-1]
     swarm.wait_for(lambda: swarm.steps("peer")[-1] >= before + 2, "steps without a coordinator", alive=peer)
 
     port = swarm.join_line().split("/tcp/")[1].split("/")[0]
     swarm.start_coordinator(listen=("--host-maddrs", f"/ip4/127.0.0.1/tcp/{port}"))
     assert (swarm.run_dir / "identity.key").read_bytes() == identity
-    newest = last_checkpoint(swarm)
     swarm.wait_for(lambda: last_checkpoint(swarm) > newest, "a checkpoint after the restart", alive=peer)
     assert last_checkpoint(swarm) >= before
 
