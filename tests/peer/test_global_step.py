@@ -117,6 +117,7 @@ def test_two_peers_make_the_update_of_one_with_twice_the_batch_and_end_equal(mak
     assert_same(first[: len(expected)], second, SAME_PARAMETERS)
 
 
+@pytest.mark.heavy
 def test_four_peers_make_the_update_of_one_with_four_times_the_batch(make_steps):
     spec, peers = make_steps(SEEDS[:2], SEEDS[2:4], SEEDS[4:6], SEEDS[6:], steps=1, codec="none")
     expected = plain_pytorch(spec, SEEDS, steps=1)

@@ -6,7 +6,6 @@ process and removed by `close`, also what an earlier process that was killed has
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import subprocess
@@ -18,7 +17,10 @@ HOSTS = 250
 
 
 class Network:
-    """Hosts on two bridges that are joined by one link.
+    """Hosts on two bridges that are joined by one link. One at a time in a process.
+
+    The bridges have a namespace of their own, so that nothing changes on this machine's own network: a browser aborts
+    what it is loading when that changes.
 
     >>> with contextlib.closing(Network(hosts=3)) as network:                            # doctest: +SKIP
     ...     subprocess.run([*network.on(1), "ping", "-c1", network.address(2)])
@@ -31,8 +33,7 @@ class Network:
             raise ValueError(f"1 to {HOSTS} hosts, not {hosts}")
         _sweep()
         self.hosts = hosts
-        self._number = next(n for n in itertools.count(os.getpid() % 200) if not _in_use(n % 250))
-        self._number %= 250
+        self._switch = f"{PREFIX}-{os.getpid()}-switch"
         try:
             self._build()
         except BaseException:
@@ -56,7 +57,7 @@ class Network:
         Of the range for benchmarks (RFC 2544): libp2p's look-up does not hand these out, so that peers find each other
         only if they tell each other themselves where they listen.
         """
-        return f"198.18.{self._number}.{host + 1}"
+        return f"198.18.0.{host + 1}"
 
     def on(self, host: int) -> list[str]:
         """What to put before a command to run it on a host."""
@@ -64,63 +65,54 @@ class Network:
 
     def cut(self, host: int) -> None:
         """Take a host's link down: nothing comes through, and nobody is told."""
-        _ip("link", "set", self._link(host), "down")
+        self._link("set", f"host{host}", "down")
 
     def mend(self, host: int) -> None:
         """And up again."""
-        _ip("link", "set", self._link(host), "up")
+        self._link("set", f"host{host}", "up")
 
     def split(self) -> None:
         """Cut the even hosts from the odd ones."""
-        _ip("link", "set", f"{self._bridge(0)}x", "down")
+        self._link("set", "joint0", "down")
 
     def heal(self) -> None:
         """Join the two halves again."""
-        _ip("link", "set", f"{self._bridge(0)}x", "up")
+        self._link("set", "joint0", "up")
 
     def close(self) -> None:
-        """Remove namespaces, links and bridges."""
+        """Remove the namespaces, and with them all links and bridges."""
         for host in range(self.hosts):
-            # with its namespace the link would go too, but only some time later: the next network may have its name
-            _ip("link", "del", self._link(host), check=False)
             _ip("netns", "del", self._namespace(host), check=False)
-        for side in (0, 1):
-            _ip("link", "del", self._bridge(side), check=False)
-        _ip("link", "del", f"{self._bridge(0)}x", check=False)
+        _ip("netns", "del", self._switch, check=False)
 
     def _build(self) -> None:
+        _ip("netns", "add", self._switch)
         for side in (0, 1):
-            _ip("link", "add", self._bridge(side), "type", "bridge")
-            _ip("link", "set", self._bridge(side), "alias", f"{PREFIX}-{os.getpid()}")
-            _ip("link", "set", self._bridge(side), "up")
-        ends = [f"{self._bridge(side)}x" for side in (0, 1)]
-        _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
-        for side, end in enumerate(ends):
-            _ip("link", "set", end, "alias", f"{PREFIX}-{os.getpid()}")
-            _ip("link", "set", end, "master", self._bridge(side))
-            _ip("link", "set", end, "up")
+            self._link("add", f"bridge{side}", "type", "bridge")
+            self._link("set", f"bridge{side}", "up")
+        self._link("add", "joint0", "type", "veth", "peer", "name", "joint1")
+        for side in (0, 1):
+            self._link("set", f"joint{side}", "master", f"bridge{side}")
+            self._link("set", f"joint{side}", "up")
         for host in range(self.hosts):
             self._add_host(host)
 
     def _add_host(self, host: int) -> None:
-        namespace, link = self._namespace(host), self._link(host)
+        namespace, link = self._namespace(host), f"host{host}"
         _ip("netns", "add", namespace)
-        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        _ip("link", "set", link, "master", self._bridge(host % 2))
-        _ip("link", "set", link, "up")
+        self._link("add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        self._link("set", link, "master", f"bridge{host % 2}")
+        self._link("set", link, "up")
         inside = ("-n", namespace)
         _ip(*inside, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
         _ip(*inside, "link", "set", "eth0", "up")
         _ip(*inside, "link", "set", "lo", "up")
 
+    def _link(self, *arguments: str) -> None:
+        _ip("-n", self._switch, "link", *arguments)
+
     def _namespace(self, host: int) -> str:
         return f"{PREFIX}-{os.getpid()}-{host}"
-
-    def _link(self, host: int) -> str:
-        return f"{PREFIX}{self._number}h{host}"
-
-    def _bridge(self, side: int) -> str:
-        return f"{PREFIX}{self._number}b{side}"
 
 
 def _ip(*arguments: str, check: bool = True) -> None:
@@ -129,19 +121,11 @@ def _ip(*arguments: str, check: bool = True) -> None:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
-def _in_use(number: int) -> bool:
-    return Path(f"/sys/class/net/{PREFIX}{number}b0").exists()
-
-
 def _sweep() -> None:
-    """Remove what processes that were killed have left; the links of a namespace go with it."""
+    """Remove what processes that were killed have left."""
     for namespace, pid in _namespaces():
         if not Path(f"/proc/{pid}").exists():
             _ip("netns", "del", namespace, check=False)
-    for alias in Path("/sys/class/net").glob(f"{PREFIX}*/ifalias"):
-        owner = alias.read_text().strip().removeprefix(f"{PREFIX}-")
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            _ip("link", "del", alias.parent.name, check=False)
 
 
 def _namespaces() -> Iterator[tuple[str, int]]:

@@ -43,6 +43,7 @@ def test_a_second_coordinator_carries_the_run_when_the_first_ones_machine_is_los
     second_dir.wait_for(lambda: last_checkpoint(second_dir) > newest, "a checkpoint after its restart")
 
 
+@pytest.mark.heavy
 def test_a_run_goes_on_from_its_checkpoints_on_another_machine(make_swarm, make_spec, tmp_path):
     swarm = make_swarm(make_spec())
     coordinator = swarm.start_coordinator()

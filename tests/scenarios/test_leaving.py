@@ -64,6 +64,7 @@ def test_no_sample_is_lost_when_a_peer_leaves_amid_global_steps(start):
     swarm.wait_for(lambda: swarm.steps("second")[-1] >= before + 2, "steps of the other", alive=second)
 
 
+@pytest.mark.heavy
 def test_the_last_peer_leaves_its_state_with_the_coordinator(start):
     swarm, (peer,) = start("peer", checkpoints={"every_steps": 5000, "follow_every_steps": 1000})
     swarm.wait_for(lambda: len(swarm.steps("peer")) >= 3, "three steps", alive=peer)
@@ -84,6 +85,7 @@ def test_a_preemption_notice_is_obeyed_like_a_signal(start, tmp_path):
     assert swarm.events("peer", "left")[0]["reason"] == f"preemption notice at {notice}"
 
 
+@pytest.mark.heavy
 def test_the_grace_period_is_kept_and_a_second_signal_ends_at_once(start):
     """With a frozen coordinator nobody can copy the last peer's state, so it stays as long as it may."""
     swarm, (hasty,) = start("hasty")

@@ -81,6 +81,7 @@ def test_when_everybody_is_gone_the_next_peer_continues_from_the_last_state(swar
     assert swarm.steps("later")[0] > kept
 
 
+@pytest.mark.heavy
 def test_a_peer_leaves_when_told_to_and_says_what_it_gave(swarm):
     peer = swarm.start_peer("peer")
     swarm.wait_for(lambda: len(swarm.steps("peer")) >= 2, "two steps", alive=peer)

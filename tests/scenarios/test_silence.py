@@ -44,6 +44,7 @@ def test_a_frozen_peer_stops_nobody_and_reloads_before_it_takes_part_again(make_
     assert not [step for step in swarm.steps("second") if frozen_at < step <= synced[1]]
 
 
+@pytest.mark.heavy
 def test_a_split_swarm_heals_by_joining_the_side_that_is_further(make_swarm, make_spec, network):
     swarm = make_swarm(make_spec(), network=network)
     swarm.start_coordinator(host=0)

@@ -37,6 +37,7 @@ def positions(folder: Path) -> dict[str, dict]:
     }
 
 
+@pytest.mark.heavy
 def test_a_run_reads_from_a_server_that_goes_away_and_a_peer_resumes_where_it_was(
     server, make_spec, make_swarm
 ):
