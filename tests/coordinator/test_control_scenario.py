@@ -48,6 +48,7 @@ def taken_over(swarm, name: str, **wanted: object) -> list[int]:
     ]
 
 
+@pytest.mark.heavy
 def test_a_run_is_watched_changed_paused_resumed_and_finished(make_swarm, make_spec):
     swarm = make_swarm(make_spec())
     process = swarm.start_coordinator("--exit-when-finished")

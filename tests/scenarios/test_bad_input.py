@@ -113,6 +113,7 @@ def test_what_is_not_built_says_so(package, command):
     assert_fails(run(package, command, "--whatever", "x"), 1, f"{command}` is not built yet")
 
 
+@pytest.mark.heavy
 def test_a_second_coordinator_and_a_changed_bundle(make_swarm, make_spec, tmp_path):
     swarm = make_swarm(make_spec())
     first = swarm.start_coordinator()
@@ -136,6 +137,7 @@ def test_a_second_coordinator_and_a_changed_bundle(make_swarm, make_spec, tmp_pa
     assert_fails(restarted, 1, shard.name, "restore it, or delete")
 
 
+@pytest.mark.heavy
 def test_a_run_of_another_fingerprint_is_not_joined(make_swarm, make_spec, tmp_path):
     swarm = make_swarm(make_spec())
     swarm.start_coordinator()

@@ -64,6 +64,7 @@ def test_a_run_goes_on_from_its_checkpoints_on_another_machine(make_swarm, make_
     assert elsewhere.steps("later")[0] == kept + 1
 
 
+@pytest.mark.heavy
 def test_wrong_commissions_and_checkpoints_are_told_in_a_line(make_spec, tmp_path):
     spec = make_spec()
     empty = tmp_path / "empty"
