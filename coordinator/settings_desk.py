@@ -75,7 +75,7 @@ class SettingsDesk:
         """Take over what other coordinators have changed, and publish the newest plan again."""
         for record in (self.board.read(SettingsRecord) or {}).values():
             if self.book.take(record.version, record.issuer, record.entries):
-                self._keep(self._newest())
+                self._keep_if_possible(self._newest())
         if self.book.version:
             self.board.publish(self._newest())
 
@@ -179,6 +179,13 @@ class SettingsDesk:
             entries=tuple(entries),
             warrant=self.warrant,
         )
+
+    def _keep_if_possible(self, record: SettingsRecord) -> None:
+        """Of another coordinator's change: it keeps it too, so a full disk here must not end the run."""
+        try:
+            self._keep(record)
+        except OperationFailed as error:
+            logger.warning("%s", error)
 
     def _keep(self, record: SettingsRecord) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")

@@ -224,3 +224,14 @@ def test_settings_at_a_step_are_those_of_the_spec_before_any_change():
     assert [book.learning_rate_at(step) for step in (0, 9, 500)] == [
         SPEC.learning_rate_at(step) for step in (0, 9, 500)
     ]
+
+
+def test_anothers_change_holds_although_it_cannot_be_kept_here(tmp_path):
+    """The other coordinator keeps it too: our full disk must not end the run."""
+    ours, theirs = Swarm(tmp_path / "gone"), Swarm(tmp_path)
+    change = theirs.desk.change({"target_batch_size": 128})
+    ours.others = {theirs.identity.peer_id: theirs.published[-1]}
+    ours.desk.renew()
+    assert ours.book.at(change.from_step).target_batch_size == 128
+    with pytest.raises(OperationFailed, match="could not be kept"):
+        ours.desk.pause()
