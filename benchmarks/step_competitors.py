@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import AlbertConfig, AlbertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
@@ -17,46 +18,33 @@ ALBERT_SDPA = f"{ALBERT}, sdpa"
 Models = dict[str, Callable[[], torch.nn.Module]]
 
 
+def shape(hidden: int, layers: int, attention: str) -> dict[str, Any]:
+    """What is the same for all of them."""
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // HEAD_SIZE,
+        "intermediate_size": 4 * hidden,
+        "attn_implementation": attention,
+    }
+
+
 def lean(
     hidden: int, layers: int, *, attention: str = "sdpa", gated: bool = True
 ) -> LeanAlbertForPreTraining:
     config = LeanAlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        hidden_act_gated=gated,
-        attn_implementation=attention,
+        **shape(hidden, layers, attention), embedding_size=EMBEDDING, hidden_act_gated=gated
     )
     return LeanAlbertForPreTraining(config)
 
 
 def albert(hidden: int, layers: int, attention: str) -> torch.nn.Module:
-    config = AlbertConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=EMBEDDING,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        attn_implementation=attention,
-    )
-    return AlbertForPreTraining(config)
+    return AlbertForPreTraining(AlbertConfig(**shape(hidden, layers, attention), embedding_size=EMBEDDING))
 
 
 def modern_bert(hidden: int, layers: int, attention: str = "sdpa") -> torch.nn.Module:
-    config = ModernBertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // HEAD_SIZE,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        attn_implementation=attention,
-    )
+    config = ModernBertConfig(**shape(hidden, layers, attention), max_position_embeddings=512, pad_token_id=0)
     return ModernBertForMaskedLM(config)
 
 
