@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.scenarios.network import Network
 from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes, wait_for_leftovers
+from tests.spec_toml import spec_toml
 
 LEFTOVER_SECONDS = 10.0
 SEQUENCE_LENGTH = 16
@@ -88,22 +89,10 @@ def make_spec(tmp_path, prepared_data) -> Callable[..., Path]:
         for section, changes in sections.items():
             values[section] = {**values[section], **changes}
         path = tmp_path / "spec.toml"
-        lines = ['name = "test"', "seed = 3"]
-        for section, entries in values.items():
-            lines += [f"[{section}]", *(f"{key} = {to_toml(value)}" for key, value in entries.items())]
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text(spec_toml({"name": "test", "seed": 3, **values}))
         return path
 
     return make
-
-
-def to_toml(value: object) -> str:
-    """A string, number, boolean or table of them as TOML writes it."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f'"{key}" = {to_toml(entry)}' for key, entry in value.items()) + "}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from tests.scenarios.swarm_under_test import (
     wait_for_leftovers,
 )
 from tests.scenarios.weather import Disturbance, Gust, forecast
+from tests.spec_toml import spec_toml
 
 RESTART_SECONDS = 2.0
 LOOK_SECONDS = 0.1
@@ -304,7 +305,7 @@ def endless(spec_path: Path, folder: Path) -> Path:
     values["checkpoints"] |= {"every_steps": 10, "keep": 10_000}
     values["data"]["source"] = str(prepared(spec, spec_path.parent, folder))
     path = folder / "storm.toml"
-    path.write_text(to_toml(values))
+    path.write_text(spec_toml(values))
     return path
 
 
@@ -324,15 +325,6 @@ def prepared(spec: RunSpec, base: Path, folder: Path) -> Path:
         progress=lambda words: print(words, file=sys.stderr),
     )
     return folder / "data"
-
-
-def to_toml(values: dict[str, Any]) -> str:
-    """TOML of a run spec's values."""
-    top = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for section, entries in values.items():
-        if isinstance(entries, dict):
-            top += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
-    return "\n".join(top) + "\n"
 
 
 def main() -> int:
