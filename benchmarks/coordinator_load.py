@@ -195,18 +195,19 @@ def wait_for_peers(status: Path, peers: int) -> None:
 
 def renew_peers(folder: Path, contact: str, number: int, count: int) -> None:
     """One node of the DHT that speaks for `count` peers; the first node also for the one that measures latency."""
+    from swarm.admission import Admission
     from swarm.bundle import SignedManifest
     from swarm.dht import RecordBoard, open_dht
     from swarm.identity import Identity
-    from swarm.records import Lease, PeerRecord, RunRecordValidator
+    from swarm.records import Lease, PeerRecord
     from swarm.spec import load_spec
 
     spec = load_spec(folder / "load.toml")
     manifest = SignedManifest.model_validate_json((folder / "run" / "bundle" / "manifest.json").read_bytes())
     identity, path = Identity.generate(), folder / f"{number}.key"
     identity.save(path)
-    validator = RunRecordValidator(spec.run_id, frozenset([manifest.open().authority]))
-    dht = open_dht(identity_path=path, initial_peers=[contact], validators=[validator])
+    admission = Admission(spec.run_id, [manifest.open().authority])
+    dht = open_dht(identity_path=path, initial_peers=[contact], admission=admission)
     owners = [Identity.generate() for _ in range(count)]
     own = RecordBoard(dht, spec.run_id, identity)
     ticks = int(LEASE_PERIOD / TICK_SECONDS)

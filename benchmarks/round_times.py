@@ -38,10 +38,11 @@ from coordinator.simulation.calibration import (
     MeasuredUpdate,
 )
 from coordinator.simulation.sizes import transfer_sizes
+from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
-from swarm.records import Lease, RunRecordValidator
+from swarm.records import Lease
 from swarm.rounds import RoundFailed, RoundKind
 from swarm.spec import AveragingSpec, DataSpec, ModelSpec, RunSpec
 from swarm.states import PeerState
@@ -75,8 +76,9 @@ class Participant:
     def __init__(self, spec: RunSpec, folder: str, initial_peers: list[str]):
         identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=folder)) / "identity.key"
         identity.save(path)
-        validator = RunRecordValidator(spec.run_id, frozenset())
-        self.dht = open_dht(identity_path=path, initial_peers=initial_peers, validators=[validator])
+        self.dht = open_dht(
+            identity_path=path, initial_peers=initial_peers, admission=Admission(spec.run_id, ())
+        )
         self.spec = spec
         self.state = TrainingState(spec, build_model(spec, vocab_size=spec.data.vocab_size, pad_token_id=0))
         self.buffers = [torch.zeros(parameter.shape) for parameter in self.state.parameters]
@@ -99,7 +101,7 @@ class Participant:
         started = time.monotonic()
         try:
             result = self.averager.run_round(
-                RoundKind[kind.upper()], step=step, group_size=group_size, weight=1.0, samples=1
+                RoundKind[kind.upper()], step=step, branch="", group_size=group_size, weight=1.0, samples=1, weights={}
             )
         except RoundFailed as error:
             return {"total": time.monotonic() - started, "failed": str(error)}

@@ -10,7 +10,7 @@ import typer
 from coordinator.checkpoint_commands import evaluate, export
 from coordinator.control_commands import Control, RunDir, TlsCa, add_control_commands
 from coordinator.simulation.command import simulate_command
-from swarm.cli_support import add_unbuilt_command, run_app
+from swarm.cli_support import run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
@@ -45,6 +45,13 @@ def run(
         Path | None,
         typer.Option(help="Serve a run that another coordinator has begun: its RUN_DIR/identity.key."),
     ] = None,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARTEL_TICKET",
+            help="Serve a run that another coordinator has begun: its token of `invite --role coordinator`.",
+        ),
+    ] = None,
     resume_from: Annotated[
         Path | None,
         typer.Option(help="Begin with a checkpoint of this run, or the newest in a folder of them."),
@@ -53,6 +60,7 @@ def run(
 ) -> None:
     """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
     from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator, tls_of
+    from swarm.ticket import require_token
 
     options = CoordinatorOptions(
         spec_path=spec,
@@ -65,6 +73,7 @@ def run(
         control_tls=tls_of(control_tls_cert, control_tls_key),
         exit_when_finished=exit_when_finished,
         authority=authority,
+        invitation=require_token(ticket) if ticket else None,
         resume_from=resume_from,
     )
     run_coordinator(options, lambda line: print(line, flush=True))
@@ -114,10 +123,6 @@ def replay(
     from coordinator.run_directory import find_run_directory
 
     replay_run(find_run_directory(run_dir), dashboard, lambda line: print(line, flush=True))
-
-
-for name in ("invite", "evict"):
-    add_unbuilt_command(app, "coordinator", name)
 
 
 def main() -> None:

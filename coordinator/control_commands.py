@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,22 @@ Seconds = Annotated[float, typer.Option(help="How long to wait for it.")]
 MAX_WAIT = 3600.0
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS_OF = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def duration_in_seconds(text: str) -> float:
+    """Seconds of a duration like `90m`, `12h` or `7d`; raises `BadInput`.
+
+    >>> duration_in_seconds("12h")
+    43200.0
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} is no duration: write a number with s, m, h, d or w, e.g. 7d")
+    return float(found[1]) * _SECONDS_OF[found[2]]
+
+
 def add_control_commands(app: typer.Typer) -> None:
     """Register them with the `coordinator` command."""
     app.command("peers")(peers)
@@ -33,6 +50,8 @@ def add_control_commands(app: typer.Typer) -> None:
     app.command("finish")(finish)
     app.command("settings")(settings)
     app.command("set")(set_)
+    app.command("invite")(invite)
+    app.command("evict")(evict)
 
 
 def peers(
@@ -112,6 +131,51 @@ def checkpoint(
     )
     made = CheckpointStatus.model_validate(from_message(answer))
     print(made.model_dump_json() if json else describe_checkpoint(made))
+
+
+def invite(
+    name: Annotated[str, typer.Argument(help="Who is invited, as the dashboard shows it.")],
+    expires: Annotated[str, typer.Option(help="How long the invitation is good for, e.g. 12h or 7d.")] = "7d",
+    role: Annotated[str, typer.Option(help="peer, or coordinator for a further one.")] = "peer",
+    machines: Annotated[int, typer.Option(min=1, help="How many machines may come with it.")] = 1,
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """Print the line with which somebody may join a run that is by invitation; the token in it is a secret."""
+    from coordinator import control_pb2
+
+    wish = control_pb2.InviteRequest(
+        name=name, role=role, seconds=duration_in_seconds(expires), machines=machines
+    )
+    place = (run_dir, control, token_file, tls_ca)
+    answer = _call(place, lambda api, **how: api.Invite(wish, **how))
+    if json:
+        print(_Invited(token=answer.token, join_line=answer.join_line).model_dump_json())
+    else:
+        print(answer.join_line)
+
+
+def evict(
+    peer: Annotated[str, typer.Argument(help="Name or peer id.")],
+    reason: Annotated[str, typer.Option(help="Shown on the dashboard, and to the peer.")] = "",
+    run_dir: RunDir = None,
+    control: Control = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    json: AsJson = False,
+) -> None:
+    """End a peer's admission: within a minute nobody averages with it or listens to it any more."""
+    from coordinator import control_pb2
+    from coordinator.control_messages import from_message
+    from coordinator.status import PeerStatus
+
+    wish = control_pb2.EvictRequest(peer=peer, reason=reason)
+    place = (run_dir, control, token_file, tls_ca)
+    evicted = PeerStatus.model_validate(from_message(_call(place, lambda api, **how: api.Evict(wish, **how))))
+    print(evicted.model_dump_json() if json else f"{evicted.name} ({evicted.peer_id}) was evicted")
 
 
 def pause(
@@ -216,6 +280,11 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
         if number is int and not -(2**63) <= values[key] < 2**63:
             raise BadInput(f"{key} cannot be {text}: it is out of range")
     return values
+
+
+class _Invited(BaseModel):
+    token: str
+    join_line: str
 
 
 class _Peers(BaseModel):

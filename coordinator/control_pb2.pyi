@@ -230,3 +230,31 @@ class ChangeSettingsRequest(_message.Message):
     checkpoint_every_steps: int
     learning_rate_scale: float
     def __init__(self, target_batch_size: _Optional[int] = ..., total_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., learning_rate_scale: _Optional[float] = ...) -> None: ...
+
+class InviteRequest(_message.Message):
+    __slots__ = ("name", "role", "seconds", "machines")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MACHINES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    seconds: float
+    machines: int
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., seconds: _Optional[float] = ..., machines: _Optional[int] = ...) -> None: ...
+
+class InviteResponse(_message.Message):
+    __slots__ = ("token", "join_line")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    JOIN_LINE_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    join_line: str
+    def __init__(self, token: _Optional[str] = ..., join_line: _Optional[str] = ...) -> None: ...
+
+class EvictRequest(_message.Message):
+    __slots__ = ("peer", "reason")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    reason: str
+    def __init__(self, peer: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

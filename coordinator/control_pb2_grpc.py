@@ -89,6 +89,16 @@ class ControlStub:
                 request_serializer=coordinator_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
                 response_deserializer=coordinator_dot_control__pb2.SettingsChange.FromString,
                 _registered_method=True)
+        self.Invite = channel.unary_unary(
+                '/artel.control.v1.Control/Invite',
+                request_serializer=coordinator_dot_control__pb2.InviteRequest.SerializeToString,
+                response_deserializer=coordinator_dot_control__pb2.InviteResponse.FromString,
+                _registered_method=True)
+        self.Evict = channel.unary_unary(
+                '/artel.control.v1.Control/Evict',
+                request_serializer=coordinator_dot_control__pb2.EvictRequest.SerializeToString,
+                response_deserializer=coordinator_dot_control__pb2.Peer.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -170,6 +180,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Invite(self, request, context):
+        """A token with which somebody may join a run that is by invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Evict(self, request, context):
+        """Ends a peer's admission: within a minute nobody averages with it or listens to it any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -227,6 +251,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ChangeSettings,
                     request_deserializer=coordinator_dot_control__pb2.ChangeSettingsRequest.FromString,
                     response_serializer=coordinator_dot_control__pb2.SettingsChange.SerializeToString,
+            ),
+            'Invite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invite,
+                    request_deserializer=coordinator_dot_control__pb2.InviteRequest.FromString,
+                    response_serializer=coordinator_dot_control__pb2.InviteResponse.SerializeToString,
+            ),
+            'Evict': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evict,
+                    request_deserializer=coordinator_dot_control__pb2.EvictRequest.FromString,
+                    response_serializer=coordinator_dot_control__pb2.Peer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -526,6 +560,60 @@ class Control:
             '/artel.control.v1.Control/ChangeSettings',
             coordinator_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
             coordinator_dot_control__pb2.SettingsChange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artel.control.v1.Control/Invite',
+            coordinator_dot_control__pb2.InviteRequest.SerializeToString,
+            coordinator_dot_control__pb2.InviteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artel.control.v1.Control/Evict',
+            coordinator_dot_control__pb2.EvictRequest.SerializeToString,
+            coordinator_dot_control__pb2.Peer.FromString,
             options,
             channel_credentials,
             insecure,

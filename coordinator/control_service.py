@@ -14,23 +14,30 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 import grpc
 
 from coordinator import control_pb2, control_pb2_grpc
+from coordinator.admission_desk import AdmissionDesk
 from coordinator.checkpoints import Checkpoint
 from coordinator.control_messages import change_message, plan_message, to_message
 from coordinator.settings_desk import NotNow, SettingsDesk
 from coordinator.status import PEER_STATES, CheckpointStatus, PeerStatus, RunStatus
 from swarm.errors import ArtelError, BadInput
 from swarm.settings import SettingsChange
+from swarm.ticket import Role
 
 SERVICE = "artel.control.v1.Control"
 READING = frozenset({"GetRun", "ListPeers", "GetPeer", "Watch", "ListCheckpoints", "GetSettings"})
 MAX_WATCHERS = 16
 SHORTEST_PERIOD, LONGEST_PERIOD = 0.2, 60.0
 LONGEST_SILENCE_SECONDS = 10.0
+DEFAULT_INVITATION_SECONDS = 7 * 24 * 3600.0
+MAX_INVITATION_SECONDS = 366 * 24 * 3600.0
+MAX_INVITED_MACHINES = 10_000
+MAX_NAME_CHARACTERS = 64
+MAX_REASON_CHARACTERS = 200
 
 
 class NotFound(BadInput):
@@ -43,12 +50,14 @@ class ControlledRun:
 
     :param status: the run now
     :param desk: takes changes of settings
+    :param admission: invites and evicts
     :param request_checkpoint: a checkpoint as soon as it can be made
     :param describe_checkpoint: how one is shown
     """
 
     status: Callable[[], RunStatus]
     desk: SettingsDesk
+    admission: AdmissionDesk
     request_checkpoint: Callable[[], Future[Checkpoint]]
     describe_checkpoint: Callable[[Checkpoint], CheckpointStatus]
 
@@ -120,6 +129,33 @@ class ControlService(control_pb2_grpc.ControlServicer):
     def ChangeSettings(self, request: Any, context: grpc.ServicerContext) -> control_pb2.SettingsChange:
         given = {field.name: value for field, value in request.ListFields()}
         return _changed(context, lambda: self.run.desk.change(given))
+
+    def Invite(self, request: Any, context: grpc.ServicerContext) -> control_pb2.InviteResponse:
+        with _explained(context):
+            name, role = request.name.strip(), request.role if request.HasField("role") else "peer"
+            seconds = request.seconds if request.HasField("seconds") else DEFAULT_INVITATION_SECONDS
+            machines = request.machines if request.HasField("machines") else 1
+            if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+                raise BadInput(f"the name must have 1 to {MAX_NAME_CHARACTERS} characters")
+            if role not in get_args(Role):
+                raise BadInput(f"{role!r} is no role: these are {', '.join(get_args(Role))}")
+            if not 0 < seconds <= MAX_INVITATION_SECONDS:
+                raise BadInput("an invitation lasts more than 0 and at most 366 days")
+            if not 0 < machines <= MAX_INVITED_MACHINES:
+                raise BadInput(f"an invitation is for 1 to {MAX_INVITED_MACHINES} machines")
+            token = self.run.admission.invite(name, cast(Role, role), seconds, machines)
+            line = f"{self.run.status().join_line} --ticket {token}"
+            return control_pb2.InviteResponse(token=token, join_line=line)
+        return control_pb2.InviteResponse()
+
+    def Evict(self, request: Any, context: grpc.ServicerContext) -> control_pb2.Peer:
+        with _explained(context):
+            peer = self._find_peer(request.peer)
+            self.run.admission.evict(
+                peer, request.reason.strip()[:MAX_REASON_CHARACTERS] or "no reason given"
+            )
+            return to_message(peer, control_pb2.Peer())
+        return control_pb2.Peer()
 
     def _find_peer(self, wanted: str) -> PeerStatus:
         found = [peer for peer in self.run.status().peers if wanted in (peer.name, peer.peer_id)]

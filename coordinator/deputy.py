@@ -1,8 +1,9 @@
 """A further coordinator of a run that another one has begun: same bundle, same authority, its own machine.
 
-The operator gives it the key of the first coordinator once (`--authority`), which warrants its head records; the bundle
-comes from the swarm, so that both serve the same files under the same fingerprint. Bundle and warrant are kept, so it
-starts again without the first coordinator, whose machine may be lost.
+The operator gives it the key of the first coordinator once (`--authority`), or an invitation for a coordinator
+(`--ticket`); either way it gets the authority's warrant for its head records, and a ticket. The bundle comes from the
+swarm, so that both serve the same files under the same fingerprint. Bundle and warrant are kept, so it starts again
+without the first coordinator, whose machine may be lost.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarm.addresses import Address
 from swarm.bundle import BundleCache, SignedManifest, load_spec_of
+from swarm.credentials import Credentials
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
 from swarm.spec import RunSpec
+from swarm.ticket import write_ticket
 from swarm.transfer import fetch_bundle
 from swarm.warrant import is_warranted, write_warrant
+
+OWN_NAME = "coordinator"
 
 
 class Commission(BaseModel):
@@ -31,34 +36,57 @@ class Commission(BaseModel):
 
 
 def be_commissioned(
-    authority_path: Path,
+    authority_path: Path | None,
     contacts: Sequence[Address],
     cache: BundleCache,
     spec: RunSpec,
     identity: Identity,
+    credentials: Credentials,
 ) -> Commission:
-    """Fetch the run's bundle from any participant, and warrant ourselves with the authority's key.
+    """Fetch the run's bundle from any participant, and have ourselves warranted.
 
-    :raises BadInput: there is no key, no address, or the run there is another one
+    :param authority_path: the authority's key, with which we warrant ourselves; without it `credentials` hold the
+        invitation, and the first contact must be the authority
+    :raises BadInput: there is no key, no address, or the run there is another one, or does not want us
     """
-    if not authority_path.is_file():
-        raise BadInput(
-            f"--authority {authority_path} does not exist: copy identity.key of the first coordinator's run directory"
-        )
     if not contacts:
         raise BadInput(
-            "--authority needs --initial-peers: addresses of the run that the first coordinator serves"
+            "--authority and --ticket need --initial-peers: addresses of the run that the first coordinator serves"
         )
-    authority = Identity.load_or_create(authority_path)
-    signed, bundle = fetch_bundle(contacts, cache, authority=authority.peer_id)
+    authority = _authority_of(authority_path) if authority_path is not None else None
+    if authority is not None:
+        credentials.keep(write_ticket(authority, spec.run_id, identity.peer_id, OWN_NAME, "coordinator"))
+    signed, bundle = fetch_bundle(
+        contacts,
+        cache,
+        authority=authority.peer_id if authority is not None else None,
+        credentials=credentials,
+    )
     theirs = load_spec_of(bundle, signed.open())
     if theirs.digest != spec.digest:
         raise BadInput(
             f"the run at {contacts[0].text} is {theirs.run_id}, but the spec describes {spec.run_id}: "
             "give the spec that the first coordinator was started with"
         )
-    warrant = write_warrant(authority, spec.run_id, identity.peer_id)
+    warrant = (
+        write_warrant(authority, spec.run_id, identity.peer_id)
+        if authority is not None
+        else credentials.warrant
+    )
+    if not is_warranted(warrant, spec.run_id, identity.peer_id, [signed.open().authority]):
+        raise BadInput(
+            "the ticket given does not make this machine a coordinator: it takes one of `coordinator invite NAME "
+            "--role coordinator`, used for the first time, and the first coordinator's address"
+        )
     return Commission(manifest=signed, warrant=warrant)
+
+
+def _authority_of(path: Path) -> Identity:
+    if not path.is_file():
+        raise BadInput(
+            f"--authority {path} does not exist: copy identity.key of the first coordinator's run directory"
+        )
+    return Identity.load_or_create(path)
 
 
 def load_commission(path: Path, spec: RunSpec, identity: Identity) -> Commission | None:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from coordinator.admission_desk import AdmissionDesk
 from coordinator.adoption import adopt_checkpoint, copy_tokenizer_of_checkpoint
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoint_worker import CheckpointWorker
@@ -46,15 +47,16 @@ from coordinator.totals import Totals
 from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
+from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
 from swarm.clock import SwarmView
+from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError, BadInput
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.process_limits import increase_file_limit
-from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
 from swarm.sockets import sockets_of_our_own
 from swarm.spec import RunSpec, load_spec
@@ -75,7 +77,7 @@ Say = Callable[[str], None]
 class CoordinatorOptions:
     """What may differ between coordinators of one run.
 
-    :param authority: key of the run's first coordinator, for a further one
+    :param authority: key of the run's first coordinator, for a further one; `invitation`: its token instead of the key
     :param resume_from: checkpoint, or folder of checkpoints, to begin with
     """
 
@@ -89,6 +91,7 @@ class CoordinatorOptions:
     control_tls: Tls | None = None
     exit_when_finished: bool = False
     authority: Path | None = None
+    invitation: str | None = None
     resume_from: Path | None = None
 
 
@@ -114,7 +117,7 @@ def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
             initial_peers=[address.text for address in peers],
             host_maddrs=options.host_maddrs,
             announce_maddrs=options.announce_maddrs,
-            validators=[RunRecordValidator(run.spec.run_id, frozenset([run.signed.open().authority]))],
+            admission=run.admission,
         )
         stack.callback(dht.shutdown)
         coordinator = _Coordinator(directory, run, dht, history, stack)
@@ -138,6 +141,7 @@ class _Run:
     :param bundle: folder with the files of the signed manifest
     :param warrant: of the run's authority, if this coordinator is not the authority itself
     :param contacts: other participants through which the run can be joined as well
+    :param credentials: our ticket, if we are not the authority
     """
 
     spec: RunSpec
@@ -146,6 +150,17 @@ class _Run:
     identity: Identity
     warrant: str
     contacts: Sequence[Address]
+    credentials: Credentials
+
+    @property
+    def admission(self) -> Admission:
+        """Who may take part, as a participant that has just started knows it."""
+        return Admission(
+            self.spec.run_id,
+            [self.signed.open().authority],
+            by_invitation=self.spec.admission == "invite",
+            own_ticket=self.credentials.ticket,
+        )
 
 
 def _open_run(
@@ -153,13 +168,15 @@ def _open_run(
 ) -> _Run:
     spec = directory.open(options.spec_path)
     identity = Identity.load_or_create(directory.identity_path)
+    credentials = Credentials(directory.identity_path, directory.ticket_path, options.invitation)
+    credentials.load()
     if options.resume_from is not None:
         adopt_checkpoint(options.resume_from, directory, spec, say)
-    if (commission := _commission(options, directory, contacts, spec, identity)) is not None:
+    if (commission := _commission(options, directory, contacts, spec, identity, credentials)) is not None:
         bundle = BundleCache(directory.cache_path).lay_out(commission.manifest)
-        return _Run(spec, commission.manifest, bundle, identity, commission.warrant, contacts)
+        return _Run(spec, commission.manifest, bundle, identity, commission.warrant, contacts, credentials)
     signed = _bundle_of_our_own(options, directory, spec, identity, say)
-    return _Run(spec, signed, directory.bundle_path, identity, "", contacts)
+    return _Run(spec, signed, directory.bundle_path, identity, "", contacts, credentials)
 
 
 def _bundle_of_our_own(
@@ -180,13 +197,14 @@ def _commission(
     contacts: Sequence[Address],
     spec: RunSpec,
     identity: Identity,
+    credentials: Credentials,
 ) -> Commission | None:
     """What makes us a further coordinator of somebody's run; None if the run is our own."""
     kept = load_commission(directory.commission_path, spec, identity)
-    if options.authority is None or kept is not None:
+    if kept is not None or (options.authority is None and options.invitation is None):
         return kept
     cache = BundleCache(directory.cache_path)
-    commission = be_commissioned(options.authority, contacts, cache, spec, identity)
+    commission = be_commissioned(options.authority, contacts, cache, spec, identity, credentials)
     directory.write_commission(commission.model_dump_json())
     return commission
 
@@ -214,12 +232,16 @@ class _Coordinator:
         self.resumed = resume(state, self.store, directory.last_state_path)
         buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
         averager = SwarmAverager(
-            buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
+            buffers,
+            dht,
+            prefix=spec.run_id,
+            spec=spec.averaging,
+            state_source=state.snapshot,
         )
         stack.callback(averager.shutdown)
         service = ServiceThread(dht)
         stack.callback(service.stop)
-        BundleServer(run.bundle).start(service)
+        BundleServer(run.bundle, dht.admission).start(service)
         contacts = [contact.peer_id for contact in run.contacts]
         self.board = board = RecordBoard(dht, spec.run_id, run.identity, contacts)
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
@@ -230,6 +252,16 @@ class _Coordinator:
             state.settings, board, directory.settings_path, self._look, self._announce, run.warrant
         )
         self.desk.load()
+        self.admission = AdmissionDesk(
+            board,
+            directory.admission_path,
+            self._announce,
+            run.warrant,
+            by_invitation=dht.admission.by_invitation,
+        )
+        self.admission.load()
+        self.admission.open(service)
+        self.renewal = TicketRenewal(run.credentials, service)
         self.keeper = StateKeeper(
             state, averager, board, worker, self._announce, self._run_facts, run.warrant
         )
@@ -241,7 +273,11 @@ class _Coordinator:
     def controlled(self) -> ControlledRun:
         """What the control API reaches."""
         return ControlledRun(
-            lambda: self.tracker.status, self.desk, self.keeping.request_checkpoint, self._checkpoint_status
+            lambda: self.tracker.status,
+            self.desk,
+            self.admission,
+            self.keeping.request_checkpoint,
+            self._checkpoint_status,
         )
 
     def announce_addresses(self, say: Say, dashboard: str, control: str) -> None:
@@ -266,6 +302,7 @@ class _Coordinator:
         tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
         tracking.start()
         self.desk.renew()
+        self.admission.renew()
         self.keeper.start(self.resumed)
         if self.resumed.checkpoint is None and self.keeper.last_checkpoint is not None:
             self._record_checkpoint(self.keeper.last_checkpoint)
@@ -280,12 +317,21 @@ class _Coordinator:
             if time.monotonic() - renewed > HEAD_RENEWAL_SECONDS:
                 self.keeper.sign_head()
                 self.desk.renew()
+                self.admission.renew()
+                self._renew_ticket()
                 self.board.renew_contacts()
                 renewed = time.monotonic()
             stop.wait(min(1.0, self.spec.leases.period))
         stop.set()
         self.keeping.stop(timeout=KEEPER_END_SECONDS)
         tracking.join(timeout=10)
+
+    def _renew_ticket(self) -> None:
+        """Have the first coordinator renew our ticket, if we have one."""
+        others = [peer for peer in self.tracker.view.coordinators if peer != self.board.identity.peer_id]
+        ticket = self.renewal.attend(others, coordinators_are_silent=False)
+        if ticket is not None:
+            self.dht.renew_ticket(ticket)
 
     def _look(self) -> tuple[SwarmView, float]:
         return self.tracker.view, self.tracker.step_seconds
@@ -326,6 +372,7 @@ class _Coordinator:
         while not stop.is_set():
             self.tracker.finished = self.keeper.finished
             status = self.tracker.poll()
+            self.admission.judge(self.tracker.records, status.peers)
             try:
                 self._record(status, is_new_step=status.global_step > last_step)
             except (ArtelError, OSError) as error:  # a full disk must not end the tracking

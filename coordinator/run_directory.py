@@ -45,6 +45,8 @@ class RunDirectory:
         self.commission_path = path / "commission.json"
         self.cache_path = path / "cache"
         self.settings_path = path / "settings.json"
+        self.admission_path = path / "admission.json"
+        self.ticket_path = path / "ticket.json"
         self.control_path = path / "control.txt"
         self.token_path = path / "control.token"
         self._lock: IO[str] | None = None

@@ -74,6 +74,16 @@ class Tracker:
         self._step_seconds = 0.0
         self.status = self._make_status(time.time())
 
+    @property
+    def records(self) -> dict[str, PeerRecord]:
+        """The last record of every peer that is alive."""
+        now = time.time()
+        return {
+            peer: known.record
+            for peer, known in list(self._peers.items())
+            if (lease := self._leases.get(peer)) is not None and lease.expires > now
+        }
+
     def poll(self) -> RunStatus:
         """Read all records once and derive the status; a silent DHT leaves the old records to expire."""
         leases, peers, heads = (self.board.read(kind) for kind in (Lease, PeerRecord, HeadRecord))

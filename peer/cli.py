@@ -65,6 +65,13 @@ def join(
             min=5.0, help="Seconds to leave politely in after SIGTERM, SIGINT, SIGUSR1 or a notice."
         ),
     ] = DEFAULT_GRACE_SECONDS,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARTEL_TICKET",
+            help="Token of `coordinator invite`, where the run is by invitation; needed once.",
+        ),
+    ] = None,
     preemption_notice: Annotated[
         str | None,
         typer.Option(help="File or URL where the cloud announces that this machine will be taken away."),
@@ -74,9 +81,11 @@ def join(
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
     from swarm.addresses import split_addresses
     from swarm.errors import ArtelError
+    from swarm.ticket import require_token
 
     # a wrong address is told before the seconds that the next imports take
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
+    invitation = require_token(ticket) if ticket else None
     from peer.join import JoinOptions
     from peer.join import join as join_run
     from peer.preemption import PreemptionNotice
@@ -96,6 +105,7 @@ def join(
         cache_dir=(cache_dir or default_cache_dir()).expanduser(),
         stop_after_steps=stop_after_steps,
         grace=grace,
+        invitation=invitation,
         preemption_notice=PreemptionNotice(preemption_notice) if preemption_notice else None,
     )
     reporter = make_reporter(json)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 PARTIAL_ROUNDS_OF_A_BROKEN_CYCLE = 3
 HARDLY_ANYTHING = 0.5
+MAX_OFFENDERS_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class GlobalStep:
         self.rounds_failed = 0
         self._partial_in_a_row = dict.fromkeys(RoundKind, 0)
         self._partial_group: dict[RoundKind, frozenset[str]] = dict.fromkeys(RoundKind, frozenset())
+        self._offences: Counter[str] = Counter()
         self._matchmaking = self._allreduce = 0.0
         self._last_end = time.monotonic()
 
@@ -144,7 +147,16 @@ class GlobalStep:
         self._last_end = end
         return seconds
 
-    def _run_round(self, kind: RoundKind, *, group_size: int, weight: float, samples: int) -> RoundResult:
+    def _run_round(
+        self,
+        kind: RoundKind,
+        *,
+        group_size: int,
+        weight: float,
+        samples: int,
+        weights: Mapping[str, float],
+        most: float,
+    ) -> RoundResult:
         started, exchanging = time.monotonic(), 0.0
         try:
             result = self.averager.run_round(
@@ -154,7 +166,10 @@ class GlobalStep:
                 group_size=group_size,
                 weight=weight,
                 samples=samples,
+                weights=weights,
+                most=most,
             )
+            self._remember_offenders(result)
             exchanging = result.allreduce_seconds
             return result
         finally:
@@ -177,7 +192,12 @@ class GlobalStep:
                 return self._alone() if samples >= target else None
             try:
                 result = self._run_round(
-                    RoundKind.GRADIENTS, group_size=len(members), weight=float(samples), samples=samples
+                    RoundKind.GRADIENTS,
+                    group_size=len(members),
+                    weight=float(samples),
+                    samples=samples,
+                    weights=view.weights_at(step, branch, target),
+                    most=target / len(members),
                 )
             except RoundFailed as error:
                 self._count_failure(f"averaging round of step {step} failed: {error}")
@@ -195,7 +215,9 @@ class GlobalStep:
         """Take out the drift that lossy compression and partial rounds leave between peers."""
         self.state.copy_parameters_to(self.buffers)
         try:
-            result = self._run_round(RoundKind.STATE, group_size=group_size, weight=1.0, samples=0)
+            result = self._run_round(
+                RoundKind.STATE, group_size=group_size, weight=1.0, samples=0, weights={}, most=1.0
+            )
         except RoundFailed as error:
             self._count_failure(f"re-averaging parameters after step {self.state.step} failed: {error}")
             return
@@ -205,6 +227,12 @@ class GlobalStep:
 
     def _alone(self) -> RoundResult:
         return RoundResult(secrets.token_hex(8), {self.presence.peer_id: self.accumulator.samples}, 1.0, 1.0)
+
+    def _remember_offenders(self, result: RoundResult) -> None:
+        """Tell the coordinator, in our record, who sent or returned what cannot be used, and in how many rounds."""
+        if result.offenders:
+            self._offences.update(result.offenders.keys())
+            self.presence.update(offences=dict(self._offences.most_common(MAX_OFFENDERS_TOLD)))
 
     def _count_failure(self, reason: str) -> None:
         self.rounds_failed += 1
@@ -230,6 +258,10 @@ class GlobalStep:
             self.presence.update(last_error="")
             return
         self.rounds_partial += 1
+        if result.offenders:
+            # fetching the state again would not help against somebody who spoils the rounds
+            self._partial_in_a_row[kind] = 0
+            return
         members = frozenset(result.samples_by_peer)
         unexplained = members == self._partial_group[kind] or result.received_fraction < HARDLY_ANYTHING
         self._partial_in_a_row[kind] = self._partial_in_a_row[kind] + 1 if unexplained else 1

@@ -35,13 +35,14 @@ from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from peer.training_loop import TrainingLoop
 from swarm.addresses import Address, require_port_free, require_reachable
+from swarm.admission import Admission
 from swarm.averager import SwarmAverager
-from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, load_spec_of
+from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, SignedManifest, load_spec_of
+from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
-from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
 from swarm.sockets import sockets_of_our_own
 from swarm.spec import RunSpec
@@ -74,6 +75,7 @@ class JoinOptions:
     cache_dir: Path = Path()
     stop_after_steps: int | None = None
     grace: float = DEFAULT_GRACE_SECONDS
+    invitation: str | None = None
     preemption_notice: PreemptionNotice | None = None
 
 
@@ -91,23 +93,49 @@ def _join(options: JoinOptions, reporter: Reporter) -> None:
     require_port_free(options.host_maddrs)
     addresses = require_reachable(options.addresses)
     cache = BundleCache(options.cache_dir)
-    signed, bundle = fetch_bundle(addresses, cache, fingerprint=options.fingerprint)
-    manifest = signed.open()
-    spec = load_spec_of(bundle, manifest)
-    options = _with_micro_batch_size(options, spec, device, reporter)
     with claimed_identity(options.cache_dir) as (identity, identity_path):
+        credentials = _credentials_of(options, identity, identity_path)
+        signed, bundle = _get_bundle(options, addresses, cache, credentials)
+        manifest = signed.open()
+        spec = load_spec_of(bundle, manifest)
+        options = _with_micro_batch_size(options, spec, device, reporter)
+        admission = Admission(
+            spec.run_id,
+            [manifest.authority],
+            by_invitation=spec.admission == "invite",
+            own_ticket=credentials.ticket,
+        )
         dht = open_dht(
             identity_path=identity_path,
             initial_peers=[address.text for address in addresses],
             host_maddrs=options.host_maddrs or ["/ip4/0.0.0.0/tcp/0"],
             announce_maddrs=options.announce_maddrs,
             client_mode=options.client_mode,
-            validators=[RunRecordValidator(spec.run_id, frozenset([manifest.authority]))],
+            admission=admission,
         )
         try:
-            _participate(options, reporter, spec, manifest, bundle, identity, dht, device)
+            _participate(options, reporter, spec, manifest, bundle, identity, dht, device, credentials)
         finally:
             dht.shutdown()
+
+
+def _credentials_of(options: JoinOptions, identity: Identity, identity_path: Path) -> Credentials:
+    """What we show to the run that the `peer join` line names; kept by that name, for we do not know another yet."""
+    run = options.fingerprint or options.addresses[0].peer_id
+    kept = options.cache_dir / "tickets" / f"{identity.peer_id}-{run[:32]}.json"
+    credentials = Credentials(identity_path, kept, options.invitation)
+    credentials.load()
+    return credentials
+
+
+def _get_bundle(
+    options: JoinOptions, addresses: Sequence[Address], cache: BundleCache, credentials: Credentials
+) -> tuple[SignedManifest, Path]:
+    """The bundle of an earlier start, if the line says which one it must be and the run is open; else from the run."""
+    known = cache.find(options.fingerprint) if options.fingerprint else None
+    if known is not None and load_spec_of(known[1], known[0].open()).admission == "open":
+        return known
+    return fetch_bundle(addresses, cache, fingerprint=options.fingerprint, credentials=credentials)
 
 
 def _participate(
@@ -119,6 +147,7 @@ def _participate(
     identity: Identity,
     dht: TiedDHT,
     device: torch.device,
+    credentials: Credentials,
 ) -> None:
     tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
     state = TrainingState(spec, _model_for(spec, tokenizer), device)
@@ -145,6 +174,7 @@ def _participate(
         spec,
         Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
         state.settings,
+        TicketRenewal(credentials, service),
     )
     samples = open_samples(
         spec,
@@ -156,7 +186,7 @@ def _participate(
         warn=reporter.message,
     )
     try:
-        BundleServer(bundle).start(service)
+        BundleServer(bundle, dht.admission).start(service)
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
         accumulator = Accumulator(state.parameters)

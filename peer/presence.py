@@ -11,10 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from swarm.clock import SwarmView, make_view
+from swarm.clock import HEAD_FRESH_SECONDS, SwarmView, make_view
+from swarm.credentials import TicketRenewal
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
+from swarm.errors import OperationFailed
 from swarm.introductions import addresses_to_publish
-from swarm.records import HeadRecord, Lease, PeerRecord, SettingsRecord
+from swarm.records import EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
 from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -50,6 +52,7 @@ class Activity:
     samples_taken_over: int = 0
     text_position: float = 0.0
     reloads: Mapping[str, int] = field(default_factory=dict)
+    offences: Mapping[str, int] = field(default_factory=dict)
     last_error: str = ""
 
 
@@ -77,9 +80,11 @@ class Presence:
         spec: RunSpec,
         description: Description,
         settings: SettingsBook | None = None,
+        renewal: TicketRenewal | None = None,
     ):
         self.board, self.spec, self.description = board, spec, description
         self.settings = settings or SettingsBook(spec)
+        self._renewal = renewal
         self.peer_id = board.identity.peer_id
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
@@ -94,6 +99,14 @@ class Presence:
     def view(self) -> SwarmView:
         """The swarm as of a moment ago, with our own activity as of now."""
         return self._make_view()
+
+    def require_admitted(self) -> None:
+        """Raise `OperationFailed` if our admission to the run has been ended."""
+        evicted = self.peer_id in self.board.admission.evicted
+        refusal = self._renewal.refusal if self._renewal is not None else ""
+        if evicted or refusal:
+            reason = refusal or "a coordinator of the run has evicted this peer"
+            raise OperationFailed(f"{reason}: ask the run's operator")
 
     def start(self) -> None:
         """Publish ourselves, look around once, and go on doing both in the background."""
@@ -140,6 +153,7 @@ class Presence:
                 next_lease = time.monotonic() + period
             if time.monotonic() >= next_settings:
                 self._read_settings()
+                self._attend_to_admission()
                 next_settings = time.monotonic() + period
             if time.monotonic() >= next_contact:
                 self.board.renew_contacts()
@@ -149,6 +163,18 @@ class Presence:
     def _read_settings(self) -> None:
         for record in (self.board.read(SettingsRecord) or {}).values():
             self.settings.take(record.version, record.issuer, record.entries)
+
+    def _attend_to_admission(self) -> None:
+        for coordinator, record in (self.board.read(EvictionsRecord) or {}).items():
+            self.board.admission.take_evictions(coordinator, record.issued, record.peers)
+        if self._renewal is None:
+            return
+        view = self.view
+        silent = view.head is None or view.now - view.head.issued > HEAD_FRESH_SECONDS
+        coordinators = [*view.coordinators, *self.board.contacts]
+        ticket = self._renewal.attend(coordinators, coordinators_are_silent=silent)
+        if ticket is not None:
+            self.board.dht.renew_ticket(ticket)
 
     def _publish(self, with_record: bool, timeout: float = CALL_TIMEOUT_SECONDS) -> None:
         self.board.publish(self._lease(), timeout)
@@ -171,6 +197,7 @@ class Presence:
             departing=activity.departing,
             addresses=self._addresses,
             text_position=activity.text_position,
+            ticket=self.board.admission.own_ticket,
         )
 
     def _peer_record(self) -> PeerRecord:
@@ -199,6 +226,8 @@ class Presence:
             samples_taken_over=activity.samples_taken_over,
             reloads=dict(activity.reloads),
             last_error=activity.last_error[:200],
+            offences=dict(activity.offences),
+            ticket=self.board.admission.own_ticket,
         )
 
     def _make_view(self) -> SwarmView:

@@ -1,42 +1,129 @@
-"""hivemind's all-reduce, made to survive the death of a member in the middle of it.
+"""hivemind's all-reduce, made to survive the death of a member in the middle of it, and to doubt what members send.
 
 Two things in hivemind 1.1.12 make everyone wait for the whole `allreduce_timeout` after one death:
 
 - All who send to a reducer await one future per part. When one of them dies, its task is cancelled, and cancelling a
   task cancels the future that it awaits: the others never get that part.
 - Opening a stream to a reducer has no time limit.
+
+And it adds whatever it is sent, and takes over whatever it gets back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import torch
 from hivemind.averaging.allreduce import AllReduceRunner
-from hivemind.averaging.partition import TensorPartReducer
+from hivemind.averaging.partition import BannedException, TensorPartReducer
 from hivemind.p2p import PeerID, StubBase
 from hivemind.proto import averaging_pb2
 
+from swarm.guard import PartGuard, RoundLimits, size_of
+from swarm.robust import CentredClipping
 
-class ShieldedReducer(TensorPartReducer):
-    """A reducer whose parts are finished for the others when one of those who wait for them is cancelled."""
+logger = logging.getLogger(__name__)
+
+# (index of the sender, why)
+OnOffence = Callable[[int, str], None]
+
+
+class GuardedReducer(TensorPartReducer):
+    """A reducer that refuses parts which cannot be, and finishes for the others when one who waits is cancelled.
+
+    :param own_parts: our values of the parts that we reduce
+    :param own_index: of us among the senders, whose values were checked before the round; None if we send nothing
+    :param most: weight that each sender may have
+    :param robust: clip instead of adding up
+    """
+
+    def __init__(
+        self,
+        own_parts: Sequence[torch.Tensor],
+        guard: PartGuard,
+        own_index: int | None,
+        most: Sequence[float],
+        on_offence: OnOffence,
+        robust: bool = False,
+    ):
+        self._own_parts, self._guard, self._own_index = own_parts, guard, own_index
+        self._most, self._on_offence, self._robust = most, on_offence, robust
+        super().__init__(tuple(part.shape for part in own_parts), len(most))
+
+    def reset_accumulators(self) -> None:
+        """Begin the next part."""
+        super().reset_accumulators()
+        if self._robust and not self.finished.is_set():
+            self.accumulator = CentredClipping()
 
     async def accumulate_part(
         self, sender_index: int, part_index: int, tensor_part: torch.Tensor, weight: float = 1.0
     ) -> torch.Tensor:
-        """Add one sender's part, wait for the other senders, and return the average."""
+        """Add one sender's part, wait for the other senders, and return the average.
+
+        :raises BannedException: the part was refused; nothing more of this sender is taken in this round
+        """
+        if sender_index != self._own_index:
+            if not 0 <= part_index < self.num_parts:
+                why: str | None = "more parts than we reduce"
+            else:
+                own = self._own_parts[part_index]
+                why = self._guard.why_refused(tensor_part, own, weight, self._most[sender_index])
+            if why is not None:
+                self._on_offence(sender_index, f"sent {why}")
+                raise BannedException(why)
         return await asyncio.shield(super().accumulate_part(sender_index, part_index, tensor_part, weight))
 
 
 class SteadfastAllReduce(AllReduceRunner):
-    """One all-reduce in one group; waits for a silent member `sender_timeout` at most, whatever it is silent about."""
+    """One all-reduce in one group; waits for a silent member `sender_timeout` at most, whatever it is silent about.
 
-    def __init__(self, **kwargs: Any):
+    :param limits: what others may send and return
+    :param robust: whether our share is reduced by centred clipping
+    """
+
+    def __init__(self, *, limits: RoundLimits, robust: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        shapes = tuple(part.shape for part in self.parts_for_local_averaging)
-        self.tensor_part_reducer = ShieldedReducer(shapes, len(self.sender_peer_ids))
+        self.offenders: dict[PeerID, str] = {}
+        container = self.tensor_part_container
+        # every part stays with the container until the round is over
+        self._parts = [[part for part, _info in parts] for parts in container._input_parts_by_peer]
+        own_size = size_of([part for parts in self._parts for part in parts])
+        self._guard = PartGuard(limits, own_size, self.weight)
+        self.tensor_part_reducer = GuardedReducer(
+            self.parts_for_local_averaging,
+            self._guard,
+            self.sender_peer_ids.index(self.peer_id) if self.peer_id in self.sender_peer_ids else None,
+            [limits.weights.get(str(peer), limits.most) for peer in self.sender_peer_ids],
+            lambda index, why: self._remember(self.sender_peer_ids[index], why),
+            robust,
+        )
+        self._register = container.register_processed_part
+        container.register_processed_part = self._register_if_it_fits
+
+    def _register_if_it_fits(self, peer_index: int, part_index: int, part: torch.Tensor) -> None:
+        """Take over what a reducer returned, or keep our own values where it cannot be an average."""
+        container, reducer = self.tensor_part_container, self.ordered_peer_ids[peer_index]
+        # hivemind calls this for the parts of a reducer that failed, too, with no change
+        fits = part_index < len(self._parts[peer_index])
+        why = (
+            self._guard.why_result_refused(part, self._parts[peer_index][part_index])
+            if fits and reducer != self.peer_id
+            else None
+        )
+        if why is not None:
+            self._remember(reducer, f"returned {why}")
+            part = torch.zeros_like(self._parts[peer_index][part_index])
+            container.failed_size += part.numel()
+        self._register(peer_index, part_index, part)
+
+    def _remember(self, peer: PeerID, why: str) -> None:
+        if peer not in self.offenders:
+            logger.warning("%s %s", peer, why)
+            self.offenders[peer] = why
 
     def _get_peer_stub(self, peer: PeerID) -> Any:
         return _PromptStub(super()._get_peer_stub(peer), self.sender_timeout)

@@ -8,6 +8,8 @@ hivemind does the work (matchmaking, butterfly all-reduce, compression). This su
 - A round reports what was really received, not only how many peers were grouped.
 - State is downloaded from a donor that the caller chose by signed records, against known shapes, and never from
   whoever announces itself; hyperparameters do not travel.
+- Only peers that the run admits may call, be followed, or be averaged with; what they send and return is held to
+  bounds, and whoever breaks them is told of in the result.
 
 Private attributes of hivemind 1.1.12 are touched in this file only. The averager is a forked process: create it in
 the main thread, before other threads; it dies with its parent. One round at a time.
@@ -19,17 +21,20 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
 import torch
 from hivemind.averaging import DecentralizedAverager
+from hivemind.averaging.allreduce import AveragingMode
 from hivemind.averaging.group_info import GroupInfo
 from hivemind.averaging.key_manager import GroupKeyManager
+from hivemind.averaging.matchmaking import MatchmakingException
 from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
@@ -38,6 +43,9 @@ from hivemind.utils.asyncio import achain, aiter_with_timeout, anext, as_aiter, 
 
 from swarm.allreduce import SteadfastAllReduce
 from swarm.codecs import compression_for
+from swarm.dht import TiedDHT
+from swarm.gate import Gate
+from swarm.guard import RoundLimits, size_of
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.snapshot import Snapshot
@@ -48,6 +56,10 @@ logger = logging.getLogger(__name__)
 
 BRANCH_KEY_BITS = 32
 BRANCH_HEX_DIGITS = 16
+# a peer that claims more bandwidth than this beside ours would reduce nearly everything
+MAX_BANDWIDTH_RATIO = 100.0
+# how much the size of the last average counts in what is usual
+USUAL_SMOOTHING = 0.3
 BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
 
 # the state to hand to a newcomer, or None when there is nothing to give
@@ -67,7 +79,7 @@ class SwarmAverager(DecentralizedAverager):
 
     >>> averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging)      # doctest: +SKIP
     >>> averager.run_round(                                                                   # doctest: +SKIP
-    ...     RoundKind.GRADIENTS, step=7, branch="", group_size=3, weight=96.0, samples=96
+    ...     RoundKind.GRADIENTS, step=7, branch="", group_size=3, weight=96.0, samples=96, weights={}
     ... )
 
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
@@ -77,20 +89,23 @@ class SwarmAverager(DecentralizedAverager):
     def __init__(
         self,
         buffers: Sequence[torch.Tensor],
-        dht: hivemind.DHT,
+        dht: TiedDHT,
         *,
         prefix: str,
         spec: AveragingSpec,
         client_mode: bool = False,
         state_source: StateSource | None = None,
     ):
+        self._gate = Gate(dht.admission, dht)
         self._codecs = {
             RoundKind.GRADIENTS: compression_for(spec.gradient_compression),
             RoundKind.STATE: compression_for(spec.state_compression),
         }
         self._spec = spec
         self._state_source = state_source
-        self._received: tuple[float, float, list[str]] = (0.0, 0.0, [])
+        self._received: tuple[float, float, list[str], dict[str, str]] = (0.0, 0.0, [], {})
+        self._limits = RoundLimits(RoundKind.GRADIENTS)
+        self._usual_size: dict[RoundKind, float] = {}
         handler = signal.getsignal(signal.SIGINT)
         try:
             super().__init__(
@@ -110,13 +125,23 @@ class SwarmAverager(DecentralizedAverager):
             signal.signal(signal.SIGINT, handler)
 
     def run_round(
-        self, kind: RoundKind, *, step: int, branch: str, group_size: int, weight: float, samples: int
+        self,
+        kind: RoundKind,
+        *,
+        step: int,
+        branch: str,
+        group_size: int,
+        weight: float,
+        samples: int,
+        weights: Mapping[str, float],
+        most: float = math.inf,
     ) -> RoundResult:
         """Average the buffers in place with the other peers that are at `step` of `branch`; blocks until done.
 
         :param group_size: how many peers take part, ourselves included; the round starts as soon as they are there,
             or with those who came when the matchmaking time is over
         :param weight: weight of our values in the average
+        :param weights: most that those of other peers may weigh, by peer id; `most`: of peers that are not named
         :raises RoundFailed: nobody came in time, or the exchange broke off
         """
         wait = self._spec.matchmaking_time + 2 * self._spec.request_timeout
@@ -124,7 +149,13 @@ class SwarmAverager(DecentralizedAverager):
             (
                 "_prepare_round",
                 [],
-                {"kind": kind, "bits": _group_bits(kind, step, branch), "size": group_size},
+                {
+                    "kind": kind,
+                    "bits": _group_bits(kind, step, branch),
+                    "size": group_size,
+                    "weights": dict(weights),
+                    "most": most,
+                },
             )
         )
         control = super().step(
@@ -144,9 +175,9 @@ class SwarmAverager(DecentralizedAverager):
             if not isinstance(error, Exception):
                 raise
             raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
-        gathered, round_id, received, inputs, silent, seconds = result
+        gathered, round_id, received, inputs, silent, offenders, seconds = result
         samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
-        return RoundResult(round_id, samples_by_peer, received, inputs, frozenset(silent), seconds)
+        return RoundResult(round_id, samples_by_peer, received, inputs, frozenset(silent), seconds, offenders)
 
     def download_state(self, donor: str, *, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
         """Fetch the training state from one donor.
@@ -186,12 +217,15 @@ class SwarmAverager(DecentralizedAverager):
         ignore_polite_signals()
         super().run()
 
-    async def _prepare_round(self, kind: RoundKind, bits: str, size: int) -> None:
+    async def _prepare_round(
+        self, kind: RoundKind, bits: str, size: int, weights: dict[str, float], most: float
+    ) -> None:
         """Key the next matchmaking by `bits`, and let it end when `size` peers are there."""
-        self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None)
+        self._limits = RoundLimits(kind, weights, most, self._usual_size.get(kind))
+        self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None, self._gate)
         self._matchmaking.target_group_size = size
         self.allreduce_kwargs["compression"] = self._codecs[kind]
-        self._received = (0.0, 0.0, [])
+        self._received = (0.0, 0.0, [], {})
 
     async def _run_allreduce_inplace_(
         self,
@@ -201,6 +235,8 @@ class SwarmAverager(DecentralizedAverager):
         **kwargs: Any,
     ) -> None:
         runner = SteadfastAllReduce(
+            limits=self._limits,
+            robust=self._spec.aggregation == "centred_clipping" and self._limits.kind is RoundKind.GRADIENTS,
             p2p=self._p2p,
             servicer_type=type(self),
             prefix=self.prefix,
@@ -218,13 +254,56 @@ class SwarmAverager(DecentralizedAverager):
             1.0 - container.failed_size / container.total_size,
             sum(reducer.num_parts_received) / expected if expected else 1.0,
             [str(peer) for peer in runner.banned_senders],
+            {str(peer): why for peer, why in runner.offenders.items()},
         )
+        self._remember_size(self._limits.kind, size_of(tensors))
+
+    def _remember_size(self, kind: RoundKind, size: float) -> None:
+        before = self._usual_size.get(kind, size)
+        if math.isfinite(size):
+            self._usual_size[kind] = before + USUAL_SMOOTHING * (size - before)
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
         started = time.monotonic()
+        for peer, gathered in zip(group_info.peer_ids, group_info.gathered, strict=True):
+            # the leader named them: neither it nor they need be who we would have chosen
+            if peer != self.peer_id and not (
+                await self._gate.admits(str(peer)) and self._is_plausible(gathered)
+            ):
+                raise MatchmakingException(f"the group has a member that may not average with us: {peer}")
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
         round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
         return (gathered, round_id, *self._received, time.monotonic() - started)
+
+    def _is_plausible(self, gathered: bytes) -> bool:
+        """Whether what a peer tells of itself when a group is formed is what our own averagers tell."""
+        try:
+            bandwidth, mode, samples = self.serializer.loads(gathered)
+            count = self.serializer.loads(samples)
+        except Exception:  # msgpack raises whatever a malformed message makes its parser raise
+            return False
+        return (
+            self._is_plausible_bandwidth(bandwidth)
+            and mode in (AveragingMode.NODE.value, AveragingMode.CLIENT.value)
+            and isinstance(count, int)
+            and 0 <= count < 2**53
+        )
+
+    def _is_plausible_bandwidth(self, bandwidth: Any) -> bool:
+        if bandwidth is None:  # as fast as the fastest, says hivemind
+            return True
+        most = math.inf if self.bandwidth is None else MAX_BANDWIDTH_RATIO * self.bandwidth
+        return isinstance(bandwidth, int | float) and 0 <= bandwidth <= most and math.isfinite(bandwidth)
+
+    async def rpc_join_group(
+        self, request: averaging_pb2.JoinRequest, context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
+        """Accept a peer into the group that we lead, if the run admits it."""
+        if not await self._gate.admits(str(context.remote_id)) or not self._is_plausible(request.gather):
+            yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
+        async for message in super().rpc_join_group(request, context):
+            yield message
 
     async def rpc_aggregate_part(
         self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
@@ -234,6 +313,9 @@ class SwarmAverager(DecentralizedAverager):
         hivemind would let a member that believes we are in its group wait until our next round.
         """
         request = await asyncio.wait_for(anext(stream), self._spec.next_chunk_timeout)
+        if not await self._gate.admits(str(context.remote_id)):
+            yield averaging_pb2.AveragingData(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
         if request.group_id not in self._running_groups:
             # the leader's word that the group is there may come later than the first member's part
             with contextlib.suppress(asyncio.TimeoutError):
@@ -248,9 +330,12 @@ class SwarmAverager(DecentralizedAverager):
         """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""
 
     async def rpc_download_state(
-        self, _request: averaging_pb2.DownloadRequest, _context: P2PContext
+        self, _request: averaging_pb2.DownloadRequest, context: P2PContext
     ) -> AsyncIterator[averaging_pb2.DownloadData]:
         """Stream our current state: metadata in the first message, then the tensors uncompressed."""
+        if not await self._gate.admits(str(context.remote_id)):
+            logger.warning("%s may not have our state", context.remote_id)
+            return
         metadata, tensors, _infos = await self._get_current_state_from_host_process()
         for part in pack_tensors(tensors, NoCompression()):
             yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
@@ -286,7 +371,23 @@ class SwarmAverager(DecentralizedAverager):
 
 
 class _FixedKey(GroupKeyManager):
-    """Keeps the group's key: hivemind would walk to another bucket after each round."""
+    """Keeps the group's key, and follows only whom the run admits.
+
+    hivemind would walk to another bucket after each round.
+    """
+
+    def __init__(self, dht: hivemind.DHT, prefix: str, bits: str, size: int | None, gate: Gate):
+        super().__init__(dht, prefix, bits, size)
+        self._gate = gate
+
+    async def get_averagers(self, group_key: str, only_active: bool) -> list[tuple[PeerID, float]]:
+        """Those who look for a group, and when they stop."""
+        found = await super().get_averagers(group_key, only_active)
+        return [
+            (peer, until)
+            for peer, until in found
+            if peer == self.peer_id or await self._gate.admits(str(peer))
+        ]
 
     async def update_key_on_group_assembled(self, group_info: GroupInfo) -> None:
         pass

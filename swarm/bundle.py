@@ -183,6 +183,16 @@ class BundleCache:
             )
         os.replace(partial, self.blobs / file.sha256)
 
+    def find(self, fingerprint: str) -> tuple[SignedManifest, Path] | None:
+        """The bundle with this fingerprint, if it was fetched before and every file is intact."""
+        try:
+            signed = parse_manifest((self.bundles / fingerprint / MANIFEST_NAME).read_bytes())
+        except (OSError, OperationFailed):
+            return None
+        if signed.fingerprint != fingerprint or not all(map(self.is_complete, signed.open().files)):
+            return None
+        return signed, self.lay_out(signed)
+
     def lay_out(self, signed: SignedManifest) -> Path:
         """A folder with all files of the bundle under their names; one that is intact is left untouched."""
         target = self.bundles / signed.fingerprint

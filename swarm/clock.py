@@ -17,6 +17,8 @@ from swarm.states import PeerState
 
 # how fast a swarm can step at most, when judging a lease that is ahead of the head record
 MIN_SECONDS_PER_STEP = 0.1
+# leases are a moment old, and what a departing peer hands over comes at once
+WEIGHT_SLACK = 3.0
 # coordinators renew their head records every 10 s
 HEAD_FRESH_SECONDS = 40.0
 
@@ -106,6 +108,15 @@ class SwarmView:
         if missing <= 0:
             return 0.0
         return missing / speed if speed > 0 else math.inf
+
+    def weights_at(self, step: int, branch: str, target_batch_size: int) -> dict[str, float]:
+        """Most that each peer's gradient of this step may weigh: what it reported, with room for what came since."""
+        members = self.members_at(step, branch)
+        share = target_batch_size / max(1, len(members))
+        return {
+            peer: max(WEIGHT_SLACK * projected_samples(self.leases[peer], self.now), share)
+            for peer in members
+        }
 
     def heirs(self, step: int, branch: str, exclude: str) -> list[str]:
         """Peers that can take over what another one has accumulated for this step, the fastest first."""

@@ -6,6 +6,7 @@ opened by the main thread, before other threads and before CUDA.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hivemind
-from hivemind.dht.validation import RecordValidatorBase
+import hivemind.dht.node
+from hivemind.dht.node import DHTNode
 from hivemind.utils.timed_storage import ValueWithExpiration
 
+from swarm.admission import Admission
+from swarm.dht_door import protocol_behind
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.introductions import Acquaintances, AddressBook, introduce
 from swarm.lifeline import daemons_tied_to_us, die_with_parent, ignore_polite_signals
-from swarm.records import Lease, RecordType, _Record, dht_key, pack_record, unpack_record
+from swarm.records import (
+    Lease,
+    RecordType,
+    RunRecordValidator,
+    _Record,
+    dht_key,
+    pack_record,
+    unpack_record,
+)
 from swarm.sockets import name_our_sockets
+from swarm.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +48,28 @@ Result = TypeVar("Result")
 
 
 class TiedDHT(hivemind.DHT):
-    """`hivemind.DHT` whose child process and libp2p daemon are killed as soon as their parents are gone."""
+    """`hivemind.DHT` whose child process and libp2p daemon are killed as soon as their parents are gone.
+
+    :param admission: of the run; where it is by invitation, only those with tickets may ask this node for anything
+    """
+
+    def __init__(self, *args: Any, admission: Admission, **kwargs: Any):
+        self.admission = admission
+        super().__init__(*args, **kwargs)
 
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
+        if self.admission.by_invitation:
+            # in this process only, which has one node
+            hivemind.dht.node.DHTProtocol = protocol_behind(self.admission)  # type: ignore[misc]
         with daemons_tied_to_us():
             super().run()
+
+    def renew_ticket(self, ticket: Ticket) -> None:
+        """Show another ticket from now on, here and in the DHT process."""
+        self.admission.own_ticket = ticket
+        self.run_coroutine(functools.partial(_show_ticket, ticket), return_future=True)
 
     def terminate(self) -> None:
         """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
@@ -55,9 +83,12 @@ def open_dht(
     host_maddrs: Sequence[str] = LOOPBACK,
     announce_maddrs: Sequence[str] = (),
     client_mode: bool = False,
-    validators: Sequence[RecordValidatorBase] = (),
+    admission: Admission,
 ) -> TiedDHT:
-    """Start a DHT node; raises `OperationFailed` with the daemon's own words when it does not start."""
+    """Start a DHT node; raises `OperationFailed` with the daemon's own words when it does not start.
+
+    :param admission: of the run whose records it checks and stores
+    """
     name_our_sockets()
     try:
         return TiedDHT(
@@ -69,10 +100,16 @@ def open_dht(
             announce_maddrs=list(announce_maddrs) or None,
             client_mode=client_mode,
             startup_timeout=STARTUP_TIMEOUT_SECONDS,
-            record_validators=list(validators),
+            record_validators=[RunRecordValidator(admission)],
+            admission=admission,
         )
     except Exception as error:  # whatever the child process raised arrives here
         raise OperationFailed(f"the DHT did not start: {explain_daemon_error(error)}") from error
+
+
+async def _show_ticket(ticket: Ticket, dht: TiedDHT, _node: DHTNode) -> None:
+    """Runs in the DHT process."""
+    dht.admission.own_ticket = ticket
 
 
 def explain_daemon_error(error: BaseException) -> str:
@@ -92,8 +129,9 @@ class RecordBoard:
     A lost or slow DHT shows as `None` or an empty dictionary, never as a hang: the caller tries again next time.
     """
 
-    def __init__(self, dht: hivemind.DHT, run_id: str, identity: Identity, contacts: Sequence[str] = ()):
+    def __init__(self, dht: TiedDHT, run_id: str, identity: Identity, contacts: Sequence[str] = ()):
         self.dht, self.run_id, self.identity = dht, run_id, identity
+        self.admission = dht.admission
         self.contacts = tuple(contact for contact in contacts if contact != identity.peer_id)
         self._acquaintances = Acquaintances(identity.peer_id)
         # the pipe to the DHT process is not safe for several writers

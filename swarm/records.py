@@ -3,11 +3,13 @@
 A record is `signature (64 bytes) + JSON payload`; the payload names its run, kind and end of life, so that it can
 neither be moved to another run or key nor outlive what its owner signed. The subkey is the owner's peer id, which
 contains the public key. Anything malformed, foreign or expired is refused by every node that is asked to store or
-return it, and costs the sender's record, never the reader.
+return it, and costs the sender's record, never the reader. In a run by invitation leases and peer records carry their
+owner's ticket.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from hivemind.dht import DHTID
@@ -15,14 +17,21 @@ from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.utils.serializer import MSGPackSerializer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from swarm.admission import Admission
 from swarm.identity import SIGNATURE_BYTES, Identity, verify
 from swarm.settings import MAX_ENTRIES, SettingsEntry
 from swarm.states import PeerState
+from swarm.ticket import PeerIdText, Ticket, Warrant
 from swarm.warrant import is_warranted
 
-MAX_RECORD_BYTES = 4096
 MAX_ADDRESSES = 4
 MAX_LIFETIME_SECONDS = 24 * 3600.0
+# a record from further in the future would never end
+MAX_CLOCK_DIFFERENCE_SECONDS = 60.0
+MAX_EVICTED = 1000
+# what hivemind itself keeps in the DHT, to find groups, is a few bytes that end within minutes
+MAX_FOREIGN_BYTES = 256
+MAX_FOREIGN_SECONDS = 900.0
 # clocks of participants may differ by this much before a record looks expired or immortal
 CLOCK_TOLERANCE_SECONDS = 3.0
 
@@ -43,6 +52,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     KIND: ClassVar[str]
+    MAX_BYTES: ClassVar[int] = 4096
 
     run_id: ShortText
     issued: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -56,6 +66,7 @@ class Lease(_Record):
     :param addresses: where it listens; empty in client mode
     :param text_position: how far it has come in the text, in epochs
     :param departing: it is about to go: still counts in this step, but nothing may be entrusted to it
+    :param ticket: in a run by invitation
     """
 
     KIND = "leases"
@@ -71,6 +82,7 @@ class Lease(_Record):
     departing: bool = False
     addresses: Annotated[tuple[ListenAddress, ...], Field(max_length=MAX_ADDRESSES)] = ()
     text_position: Rate = 0.0
+    ticket: Ticket | None = None
 
 
 class PeerRecord(_Record):
@@ -102,6 +114,9 @@ class PeerRecord(_Record):
     # how often the state had to be fetched again, by reason
     reloads: Annotated[dict[ShortText, Count], Field(max_length=8)] = {}
     last_error: ShortText = ""
+    # rounds in which others sent or returned what cannot be a gradient, by peer id
+    offences: Annotated[dict[PeerIdText, Count], Field(max_length=8)] = {}
+    ticket: Ticket | None = None
 
 
 class HeadRecord(_Record):
@@ -120,7 +135,7 @@ class HeadRecord(_Record):
     reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
     finished: bool = False
-    warrant: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+    warrant: Warrant = ""
 
 
 class SettingsRecord(_Record):
@@ -135,11 +150,22 @@ class SettingsRecord(_Record):
     version: Annotated[int, Field(ge=1, lt=2**53)]
     issuer: ShortText
     entries: Annotated[tuple[SettingsEntry, ...], Field(min_length=1, max_length=MAX_ENTRIES, strict=False)]
-    warrant: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+    warrant: Warrant = ""
+
+
+class EvictionsRecord(_Record):
+    """Signed by a coordinator: peers whose admission it has ended. Whatever they say from then on is not heard."""
+
+    KIND = "evictions"
+    MAX_BYTES = 80_000
+    kind: Literal["evictions"] = "evictions"
+
+    peers: Annotated[tuple[PeerIdText, ...], Field(max_length=MAX_EVICTED, strict=False)] = ()
+    warrant: Warrant = ""
 
 
 RecordType = TypeVar("RecordType", bound=_Record)
-RECORD_TYPES: tuple[type[_Record], ...] = (Lease, PeerRecord, HeadRecord, SettingsRecord)
+RECORD_TYPES: tuple[type[_Record], ...] = (Lease, PeerRecord, HeadRecord, SettingsRecord, EvictionsRecord)
 
 
 def dht_key(run_id: str, record_type: type[_Record]) -> str:
@@ -155,7 +181,7 @@ def pack_record(record: _Record, identity: Identity) -> bytes:
 
 def unpack_record(record_type: type[RecordType], raw: Any, owner: str, run_id: str) -> RecordType | None:
     """The record in `raw`, or None if it is malformed, of another run or kind, or not signed by `owner`."""
-    if not isinstance(raw, bytes) or not SIGNATURE_BYTES < len(raw) <= MAX_RECORD_BYTES:
+    if not isinstance(raw, bytes) or not SIGNATURE_BYTES < len(raw) <= record_type.MAX_BYTES:
         return None
     signature, payload = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
     try:
@@ -164,57 +190,70 @@ def unpack_record(record_type: type[RecordType], raw: Any, owner: str, run_id: s
         return None
     if record.run_id != run_id or not 0 < record.expires - record.issued <= MAX_LIFETIME_SECONDS:
         return None
+    if record.issued > time.time() + MAX_CLOCK_DIFFERENCE_SECONDS:
+        return None
     return record if verify(owner, payload, signature) else None
 
 
 class RunRecordValidator(RecordValidatorBase):
-    """Refuses records of one run that their owner did not sign; runs inside every DHT node of the run.
+    """Refuses records of one run that their owner did not sign, or may not write; runs inside every DHT node of it.
 
-    :param authorities: peer ids that may publish head and settings records, or warrant that another one may
+    :param admission: who may write records; learns here whom the coordinators have evicted. Its authorities may publish
+        head, settings and eviction records, or warrant that another one may
     """
 
-    def __init__(self, run_id: str, authorities: frozenset[str]):
-        self.run_id = run_id
-        self.authorities = authorities
+    def __init__(self, admission: Admission):
+        self.admission = admission
         # every node that is asked sends all records again: each is checked once, not at every reading
-        self._accepted: dict[tuple[bytes, bytes, bytes], float] = {}
+        self._accepted: dict[tuple[bytes, bytes, bytes], tuple[float, str]] = {}
+        run_id = admission.run_id
         self._types = {DHTID.generate(source=dht_key(run_id, kind)).to_bytes(): kind for kind in RECORD_TYPES}
 
     def validate(self, record: DHTRecord) -> bool:
         """Called by hivemind before a record is stored for others and after it is received from others."""
         record_type = self._types.get(record.key)
         if record_type is None:
-            return True
+            return self._may_be_hiveminds(record)
         place = (record.key, record.subkey, record.value)
-        expires = self._accepted.get(place)
-        if expires is None:
-            expires = self._check(record_type, record)
-            if expires is None:
-                return False
-            self._remember(place, expires)
+        accepted = self._accepted.get(place) or self._check(record_type, record)
+        if accepted is None:
+            return False
+        self._remember(place, accepted)
+        expires, owner = accepted
+        if owner in self.admission.evicted:
+            return False
         return record.expiration_time <= expires + CLOCK_TOLERANCE_SECONDS
 
-    def _check(self, record_type: type[_Record], record: DHTRecord) -> float | None:
-        """The end of life that its owner signed; None if the record must not be believed."""
+    @staticmethod
+    def _may_be_hiveminds(record: DHTRecord) -> bool:
+        soon = record.expiration_time <= time.time() + MAX_FOREIGN_SECONDS
+        return soon and len(record.subkey) + len(record.value) <= MAX_FOREIGN_BYTES
+
+    def _check(self, record_type: type[_Record], record: DHTRecord) -> tuple[float, str] | None:
+        """(the end of life that its owner signed, its owner); None if the record must not be believed."""
         owner, raw = _loads(record.subkey), _loads(record.value)
         if not isinstance(owner, str):
             return None
-        content = unpack_record(record_type, raw, owner, self.run_id)
-        if content is None:
+        content = unpack_record(record_type, raw, owner, self.admission.run_id)
+        if content is None or not self._may_write(owner, content):
             return None
-        if isinstance(content, HeadRecord | SettingsRecord) and not self._is_coordinator(
-            owner, content.warrant
-        ):
-            return None
-        return content.expires
+        if isinstance(content, EvictionsRecord):
+            self.admission.take_evictions(owner, content.issued, content.peers)
+        return content.expires, owner
 
-    def _remember(self, place: tuple[bytes, bytes, bytes], expires: float) -> None:
-        while len(self._accepted) >= REMEMBERED_RECORDS:
+    def _may_write(self, owner: str, content: _Record) -> bool:
+        if isinstance(content, HeadRecord | SettingsRecord | EvictionsRecord):
+            return self._is_coordinator(owner, content.warrant)
+        return self.admission.admits(owner, getattr(content, "ticket", None))
+
+    def _remember(self, place: tuple[bytes, bytes, bytes], accepted: tuple[float, str]) -> None:
+        while len(self._accepted) >= REMEMBERED_RECORDS and place not in self._accepted:
             del self._accepted[next(iter(self._accepted))]
-        self._accepted[place] = expires
+        self._accepted[place] = accepted
 
     def _is_coordinator(self, owner: str, warrant: str) -> bool:
-        return owner in self.authorities or is_warranted(warrant, self.run_id, owner, self.authorities)
+        authorities = self.admission.authorities
+        return owner in authorities or is_warranted(warrant, self.admission.run_id, owner, authorities)
 
 
 def _loads(raw: bytes) -> Any:

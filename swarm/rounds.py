@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -22,6 +23,7 @@ class RoundResult:
     :param received_fraction: share of the averaged values that came back from their reducers, 0 to 1
     :param inputs_fraction: share of the others' values that reached us as a reducer, 0 to 1
     :param silent: members of the group that sent us nothing, or not enough, in time
+    :param offenders: members whose values could not be used, and why, by peer id
     :param allreduce_seconds: time of the exchange itself; finding the group is not in it
     """
 
@@ -31,6 +33,7 @@ class RoundResult:
     inputs_fraction: float
     silent: frozenset[str] = frozenset()
     allreduce_seconds: float = 0.0
+    offenders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def group_size(self) -> int:

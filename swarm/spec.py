@@ -119,7 +119,11 @@ class TrainingSpec(_Section):
 
 
 class AveragingSpec(_Section):
-    """How peers average. Durations in seconds; `state_every`: parameters are re-averaged every so many steps."""
+    """How peers average. Durations in seconds; `state_every`: parameters are re-averaged every so many steps.
+
+    :param aggregation: of gradients; `centred_clipping` keeps a minority of peers from steering the run with gradients
+        of ordinary size that point the wrong way, at some cost in quality
+    """
 
     matchmaking_time: Seconds = 10.0
     request_timeout: Seconds = 3.0
@@ -129,6 +133,7 @@ class AveragingSpec(_Section):
     gradient_compression: Literal["none", "float16", "8bit"] = "8bit"
     state_compression: Literal["none", "float16"] = "none"
     state_every: Positive = 1
+    aggregation: Literal["mean", "centred_clipping"] = "mean"
 
     @model_validator(mode="after")
     def _timeouts_fit(self) -> AveragingSpec:
@@ -175,6 +180,9 @@ class CheckpointSpec(_Section):
 class RunSpec(_Section):
     """One collaborative training, wholly described.
 
+    :param admission: `invite`: only those whom `coordinator invite` has given a ticket take part
+
+
     >>> spec = RunSpec(name="demo")
     >>> spec.run_id.startswith("demo-")
     True
@@ -182,6 +190,7 @@ class RunSpec(_Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    admission: Literal["open", "invite"] = "open"
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()

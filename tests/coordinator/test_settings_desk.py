@@ -7,6 +7,7 @@ import time
 import pytest
 
 from coordinator.settings_desk import NotNow, SettingsDesk
+from swarm.admission import Admission
 from swarm.clock import SwarmView
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
@@ -196,7 +197,7 @@ def test_only_coordinators_can_publish_settings(swarm):
     swarm.desk.change({"target_batch_size": 128})
     record = swarm.published[0]
     warranted = record.model_copy(update={"warrant": write_warrant(authority, SPEC.run_id, deputy.peer_id)})
-    validator = RunRecordValidator(SPEC.run_id, frozenset([authority.peer_id]))
+    validator = RunRecordValidator(Admission(SPEC.run_id, [authority.peer_id]))
     assert validator.validate(as_stored(record, authority))
     assert validator.validate(as_stored(warranted, deputy))
     assert not validator.validate(as_stored(record, stranger))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from swarm.admission import Admission
 from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.dht import open_dht
 from swarm.identity import Identity
@@ -28,7 +29,9 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     identity_path = Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
     Identity.generate().save(identity_path)
-    dht = open_dht(identity_path=identity_path, initial_peers=setup["initial_peers"])
+    dht = open_dht(
+        identity_path=identity_path, initial_peers=setup["initial_peers"], admission=Admission("test", ())
+    )
     spec = AveragingSpec(
         matchmaking_time=2.5,
         request_timeout=1.0,
@@ -67,7 +70,7 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
         return {"step": snapshot.step, "values": [tensor.tolist() for tensor in snapshot.tensors]}
     try:
         kind = RoundKind[command.pop("round").upper()]
-        result = averager.run_round(kind, **{"branch": "", **command})
+        result = averager.run_round(kind, **{"branch": "", "weights": {}, **command})
     except RoundFailed as error:
         return {"failed": str(error)}
     return {

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
+from swarm.admission import Admission
 from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
-from swarm.records import Lease, RunRecordValidator
+from swarm.records import Lease
 from swarm.snapshot import Snapshot
 from swarm.sockets import remove_our_sockets
 from swarm.spec import load_spec
@@ -38,7 +39,7 @@ def main() -> None:
             identity_path=path,
             initial_peers=[address],
             host_maddrs=["/ip4/0.0.0.0/tcp/0"],
-            validators=[RunRecordValidator(spec.run_id, frozenset())],
+            admission=Admission(spec.run_id, ()),
         )
         state = TrainingState(spec, build_model(spec, vocab_size=int(vocabulary), pad_token_id=0))
         averager = SwarmAverager([torch.zeros(1)], dht, prefix=spec.run_id, spec=spec.averaging)

@@ -22,10 +22,10 @@ from peer.global_step import GlobalStep
 from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
 from peer.presence import Description, Presence
 from peer.suspension import SuspensionWatch
+from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
-from swarm.records import RunRecordValidator
 from swarm.service import ServiceThread
 from swarm.spec import RunSpec, load_spec
 from swarm.states import PeerState
@@ -43,8 +43,9 @@ def main() -> None:
     spec = load_spec(Path(setup["spec"]))
     identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
     identity.save(path)
-    validator = RunRecordValidator(spec.run_id, frozenset())
-    dht = open_dht(identity_path=path, initial_peers=setup["initial_peers"], validators=[validator])
+    dht = open_dht(
+        identity_path=path, initial_peers=setup["initial_peers"], admission=Admission(spec.run_id, ())
+    )
     state = new_state(spec)
     buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
     averager = SwarmAverager(

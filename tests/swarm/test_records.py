@@ -11,6 +11,7 @@ from hivemind.utils.serializer import MSGPackSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.admission import Admission
 from swarm.identity import Identity, verify
 from swarm.records import HeadRecord, Lease, RunRecordValidator, dht_key, pack_record, unpack_record
 from swarm.states import PeerState
@@ -70,11 +71,11 @@ def test_garbage_is_refused_quietly(raw):
     record = DHTRecord(
         key=DHTID.generate(source=dht_key(RUN, Lease)).to_bytes(), subkey=raw, value=raw, expiration_time=1.0
     )
-    assert RunRecordValidator(RUN, frozenset()).validate(record) is False
+    assert RunRecordValidator(Admission(RUN, ())).validate(record) is False
 
 
 def test_the_validator_takes_the_owners_record_and_nobody_elses():
-    validator = RunRecordValidator(RUN, frozenset([BOB.peer_id]))
+    validator = RunRecordValidator(Admission(RUN, [BOB.peer_id]))
     record = lease()
     packed = pack_record(record, ALICE)
     assert validator.validate(dht_record(record, packed, ALICE.peer_id))
@@ -82,7 +83,7 @@ def test_the_validator_takes_the_owners_record_and_nobody_elses():
 
 
 def test_a_record_cannot_outlive_what_its_owner_signed():
-    validator = RunRecordValidator(RUN, frozenset())
+    validator = RunRecordValidator(Admission(RUN, ()))
     record = lease()
     replayed = dht_record(record, pack_record(record, ALICE), ALICE.peer_id, expires=record.expires + 3600)
     assert not validator.validate(replayed)
@@ -91,7 +92,7 @@ def test_a_record_cannot_outlive_what_its_owner_signed():
 def test_only_a_coordinator_may_publish_a_head():
     now = time.time()
     head = HeadRecord(run_id=RUN, issued=now, expires=now + 60, step=10, reached=now, state_digest="0" * 64)
-    validator = RunRecordValidator(RUN, frozenset([BOB.peer_id]))
+    validator = RunRecordValidator(Admission(RUN, [BOB.peer_id]))
     assert validator.validate(dht_record(head, pack_record(head, BOB), BOB.peer_id))
     assert not validator.validate(dht_record(head, pack_record(head, ALICE), ALICE.peer_id))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swarm.addresses import Address, parse_address
+from swarm.admission import Admission
 from swarm.bundle import BundleCache, SignedManifest, file_digest, pack_bundle
 from swarm.dht import open_dht
 from swarm.errors import BadInput, OperationFailed
@@ -39,9 +40,9 @@ def served(tmp_path_factory) -> Iterator[Served]:
     (directory / "heldout.safetensors").write_bytes(b"rows")
     identity = Identity.load_or_create(folder / "identity.key")
     signed = pack_bundle(directory, RunSpec(name="served"), identity)
-    dht = open_dht(identity_path=folder / "identity.key")
+    dht = open_dht(identity_path=folder / "identity.key", admission=Admission("test", ()))
     service = ServiceThread(dht)
-    BundleServer(directory).start(service)
+    BundleServer(directory, Admission("test", ())).start(service)
     yield Served(parse_address(str(dht.get_visible_maddrs()[0])), signed, directory)
     service.stop()
     dht.shutdown()
@@ -90,7 +91,7 @@ def breaking_off(served: Served, folder: Path, sends: Callable[[int], int]) -> I
             yield contents[wanted["sha256"]][wanted["offset"] :][:count]
 
     Identity.load_or_create(folder / "identity.key")
-    dht = open_dht(identity_path=folder / "identity.key")
+    dht = open_dht(identity_path=folder / "identity.key", admission=Admission("test", ()))
     service = ServiceThread(dht)
     try:
         service.run(add_unary_handler(service.p2p, MANIFEST_HANDLER, send_manifest), timeout=10)
@@ -129,10 +130,10 @@ def test_without_a_fingerprint_only_the_authoritys_own_address_is_believed(serve
     """Another peer serves the same bundle: its word alone is not enough, with the fingerprint it is."""
     identity_path = tmp_path / "identity.key"
     Identity.load_or_create(identity_path)
-    dht = open_dht(identity_path=identity_path)
+    dht = open_dht(identity_path=identity_path, admission=Admission("test", ()))
     service = ServiceThread(dht)
     try:
-        BundleServer(served.directory).start(service)
+        BundleServer(served.directory, Admission("test", ())).start(service)
         address = parse_address(str(dht.get_visible_maddrs()[0]))
         cache = BundleCache(tmp_path / "cache")
         with pytest.raises(BadInput, match="not the coordinator of this run"):
