@@ -57,7 +57,9 @@ def run_of(swarm: Swarm) -> ControlledRun:
         )
         return wish
 
-    return ControlledRun(lambda: STATUS, swarm.desk, refuse, lambda _checkpoint: STATUS.checkpoints[0])
+    return ControlledRun(
+        lambda: STATUS, swarm.desk, swarm.admission_desk, refuse, lambda _checkpoint: STATUS.checkpoints[0]
+    )
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from coordinator.admission_desk import AdmissionDesk
 from coordinator.settings_desk import NotNow, SettingsDesk
 from swarm.admission import Admission
 from swarm.clock import SwarmView
@@ -35,6 +36,14 @@ class Swarm:
         self.others: dict[str, SettingsRecord] = {}
         self.announced: list[str] = []
         self.book = SettingsBook(SPEC)
+        self.admission = Admission(SPEC.run_id, [self.identity.peer_id], by_invitation=True)
+        self.admission_desk = AdmissionDesk(
+            self,
+            path / "admission.json",
+            lambda event: self.announced.append(event.kind),
+            "",
+            by_invitation=True,
+        )
         self.desk = SettingsDesk(
             self.book,
             self,
