@@ -101,7 +101,13 @@ class Participant:
         started = time.monotonic()
         try:
             result = self.averager.run_round(
-                RoundKind[kind.upper()], step=step, branch="", group_size=group_size, weight=1.0, samples=1, weights={}
+                RoundKind[kind.upper()],
+                step=step,
+                branch="",
+                group_size=group_size,
+                weight=1.0,
+                samples=1,
+                weights={},
             )
         except RoundFailed as error:
             return {"total": time.monotonic() - started, "failed": str(error)}

@@ -17,7 +17,6 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from coordinator.checkpoints import CheckpointStore
-from coordinator.evaluation import Evaluation, HeldoutEvaluator
 from coordinator.last_state import write_last_state
 from coordinator.loss_curve import draw_loss_curve
 from coordinator.model_card import LOSS_CURVE, CardFacts, write_card
@@ -25,13 +24,12 @@ from data_prep.errors import DataError
 from data_prep.tokenizer import load_tokenizer
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER
 from swarm.errors import ArtelError, OperationFailed
+from swarm.evaluation import Evaluation, HeldoutEvaluator
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.process_limits import yield_to_others
 from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec, parse_spec
 from swarm.training_state import TrainingState, build_model, state_digest
-
-PROBE_ROWS = 16
 
 
 class _CheckpointProcess:
@@ -57,7 +55,7 @@ class _CheckpointProcess:
     def judge(self, snapshot: Snapshot, limit: float, keep: bool) -> dict[str, Any]:
         """Whether a state is good enough to be the run's; then it is kept on disk."""
         self.state.load(snapshot)
-        loss = self.evaluator.loss(self.state, PROBE_ROWS)
+        loss = self.evaluator.probe(self.state)
         good, trouble = math.isfinite(loss) and loss <= limit, ""
         if good and keep:
             try:

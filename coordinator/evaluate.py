@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.checkpoints import load_checkpoint
-from coordinator.evaluation import HeldoutEvaluator, pseudo_perplexity
 from coordinator.export import choose_checkpoint
 from coordinator.run_directory import RunDirectory
 from data_prep.tokenizer import load_tokenizer
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER
 from swarm.errors import BadInput
+from swarm.evaluation import HeldoutEvaluator, pseudo_perplexity
 from swarm.process_limits import yield_to_others
 from swarm.spec import load_spec
 from swarm.training_state import TrainingState, build_model

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coordinator.evaluation import Evaluation
+from swarm.evaluation import Evaluation
 from swarm.spec import RunSpec
 
 LOSS_CURVE = "loss.svg"

@@ -125,6 +125,7 @@ class StateKeeper:
         self.sign_head()  # peers that wait for it need not wait for the worker, which is still loading its libraries
         verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
+        self.sign_head()
         if resumed.checkpoint is None and self._has_state:
             self.checkpoint(train_loss=None)
 
@@ -142,6 +143,7 @@ class StateKeeper:
                 branch=head.branch,
                 reached=head.reached,
                 state_digest=head.digest,
+                probe_loss=self._probe_loss if math.isfinite(self._probe_loss) else None,
                 finished=self.finished,
                 warrant=self.warrant,
             )

@@ -197,7 +197,7 @@ class GlobalStep:
                     weight=float(samples),
                     samples=samples,
                     weights=view.weights_at(step, branch, target),
-                    most=target / len(members),
+                    most=float(target),
                 )
             except RoundFailed as error:
                 self._count_failure(f"averaging round of step {step} failed: {error}")

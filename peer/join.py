@@ -37,10 +37,11 @@ from peer.training_loop import TrainingLoop
 from swarm.addresses import Address, require_port_free, require_reachable
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
-from swarm.bundle import TOKENIZER_FOLDER, BundleCache, Manifest, SignedManifest, load_spec_of
+from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, BundleCache, Manifest, SignedManifest, load_spec_of
 from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import OperationFailed
+from swarm.evaluation import HeldoutEvaluator
 from swarm.identity import Identity
 from swarm.process_limits import increase_file_limit
 from swarm.service import ServiceThread
@@ -198,7 +199,7 @@ def _participate(
             samples,
             accumulator,
             GlobalStep(state, accumulator, averager, buffers, presence, suspension),
-            Synchronizer(state, averager, presence, grace.requested),
+            Synchronizer(state, averager, presence, grace.requested, HeldoutEvaluator(bundle / HELDOUT_NAME)),
             presence,
             desk,
             Departure(

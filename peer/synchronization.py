@@ -1,7 +1,9 @@
 """Getting the swarm's current state before taking part, and again whenever this peer has fallen behind.
 
 A peer never trains below the head record and never starts a run over because nobody answered: only at step 0 are the
-spec's seed and its weights the state. Donors are those whose signed leases are furthest, then the coordinators.
+spec's seed and its weights the state. Donors are those whose signed leases are furthest, then the coordinators. What
+they send is looked at before it is used: a coordinator's state must have the digest that it signed, anybody's must
+predict held-out words about as well as the coordinator's last one did. Else the next donor is asked.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ from dataclasses import dataclass
 from peer.presence import Presence
 from swarm.averager import StateUnavailable, SwarmAverager
 from swarm.clock import SwarmView
+from swarm.evaluation import HeldoutEvaluator
+from swarm.records import HeadRecord
+from swarm.snapshot import Snapshot
 from swarm.states import PeerState
-from swarm.training_state import TrainingState
+from swarm.training_state import TrainingState, state_digest
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+SHUN_SECONDS = 60.0
 STALLED_AFTER_ATTEMPTS = 5
 
 
@@ -36,9 +42,16 @@ class Synchronizer:
     """Brings a `TrainingState` up to the swarm's step."""
 
     def __init__(
-        self, state: TrainingState, averager: SwarmAverager, presence: Presence, stop: threading.Event
+        self,
+        state: TrainingState,
+        averager: SwarmAverager,
+        presence: Presence,
+        stop: threading.Event,
+        evaluator: HeldoutEvaluator | None = None,
     ):
         self.state, self.averager, self.presence, self.stop = state, averager, presence, stop
+        self.evaluator = evaluator
+        self._shunned: dict[str, float] = {}
         # until a first state was verified ours is only a seed, good for step 0
         self.trusted_own_state = False
 
@@ -78,7 +91,7 @@ class Synchronizer:
         # never back: while those who were ahead may have died with their step, ours is the swarm's
         min_step = max(view.head.step, self.state.step if self.trusted_own_state else 0)
         for donor in view.donors(view.head.step, exclude=self.presence.peer_id):
-            if self._load_from(donor, min_step):
+            if self._shunned.get(donor, 0.0) < time.monotonic() and self._load_from(donor, min_step, view):
                 return donor
         return _NO_DONOR
 
@@ -87,7 +100,7 @@ class Synchronizer:
             return True
         return self.trusted_own_state and not force and self.state.step >= current
 
-    def _load_from(self, donor: str, min_step: int) -> bool:
+    def _load_from(self, donor: str, min_step: int, view: SwarmView) -> bool:
         timeout = self.state.spec.averaging.download_timeout
         try:
             snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
@@ -97,8 +110,30 @@ class Synchronizer:
         if snapshot.step < min_step:
             logger.info("state of %s is at step %d, below %d", donor, snapshot.step, min_step)
             return False
+        before = self.state.snapshot()
         self.state.load(snapshot)
+        if reason := self._why_unbelievable(donor, snapshot, view.head):
+            self.state.load(before)
+            self._shunned[donor] = time.monotonic() + SHUN_SECONDS
+            logger.warning("refused the state of %s: %s", donor, reason)
+            self.presence.update(last_error=f"refused the state of {donor}: {reason}")
+            return False
         return True
+
+    def _why_unbelievable(self, donor: str, snapshot: Snapshot, head: HeadRecord | None) -> str:
+        """What is wrong with the state that was just loaded; empty if nothing is."""
+        if head is None:
+            return ""
+        is_the_head = donor in self.presence.view.coordinators[:1] and snapshot.step == head.step
+        if is_the_head and snapshot.branch == head.branch and state_digest(snapshot) != head.state_digest:
+            return "it is not the one that the coordinator has signed"
+        if self.evaluator is None or head.probe_loss is None:
+            return ""
+        limit = head.probe_loss * self.state.spec.checkpoints.max_heldout_ratio
+        loss = self.evaluator.probe(self.state)
+        if loss <= limit:
+            return ""
+        return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
 
 
 _NO_DONOR = ""

@@ -111,11 +111,9 @@ class SwarmView:
 
     def weights_at(self, step: int, branch: str, target_batch_size: int) -> dict[str, float]:
         """Most that each peer's gradient of this step may weigh: what it reported, with room for what came since."""
-        members = self.members_at(step, branch)
-        share = target_batch_size / max(1, len(members))
         return {
-            peer: max(WEIGHT_SLACK * projected_samples(self.leases[peer], self.now), share)
-            for peer in members
+            peer: max(WEIGHT_SLACK * projected_samples(self.leases[peer], self.now), target_batch_size)
+            for peer in self.members_at(step, branch)
         }
 
     def heirs(self, step: int, branch: str, exclude: str) -> list[str]:

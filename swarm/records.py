@@ -134,6 +134,8 @@ class HeadRecord(_Record):
     branch: Branch = ""
     reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
+    # mean loss over the first held-out rows, by which others recognise a later state; unknown at first
+    probe_loss: Rate | None = None
     finished: bool = False
     warrant: Warrant = ""
 

@@ -30,7 +30,7 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
         *seeds: list[int], codec: str, steps: int = 2, **model: int
     ) -> tuple[RunSpec, list[list[torch.Tensor]]]:
         averaging = {"gradient_compression": codec}
-        spec_path = make_spec(averaging=averaging, model=model, training={"target_batch_size": 4})
+        spec_path = make_spec(averaging=averaging, model=model, training={"target_batch_size": 32})
         processes.extend(LineProcess("tests.scenarios.step_participant") for _ in seeds)
         contact: list[str] = []
         for process in processes:

@@ -53,7 +53,9 @@ def test_a_run_by_invitation_from_the_token_to_the_eviction(swarm, tmp_path):
     assert stranger.returncode == 2
     assert "by invitation" in swarm.errors("stranger")
     swarm.wait_for(
-        lambda: any(event["group"] == 2 for event in swarm.events("anna", "step")), "a step of both", alive=anna
+        lambda: any(event["group"] == 2 for event in swarm.events("anna", "step")),
+        "a step of both",
+        alive=anna,
     )
     # the token is for two machines, which have come
     third = swarm.start_peer("third", line=line)

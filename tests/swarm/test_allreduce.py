@@ -22,9 +22,7 @@ class Reducer(GuardedReducer):
     def __init__(self, senders: int, most: float = 1.0, robust: bool = False):
         self.offences: list[tuple[int, str]] = []
         guard = PartGuard(RoundLimits(RoundKind.GRADIENTS), own_size=3.0, own_weight=1.0)
-        super().__init__(
-            [OWN], guard, 0, [most] * senders, lambda *what: self.offences.append(what), robust
-        )
+        super().__init__([OWN], guard, 0, [most] * senders, lambda *what: self.offences.append(what), robust)
 
     def send(self, sender: int, values: torch.Tensor, weight: float = 1.0) -> asyncio.Future[torch.Tensor]:
         return asyncio.ensure_future(self.accumulate_part(sender, 0, values, weight))
@@ -42,7 +40,9 @@ def test_a_sender_that_dies_after_sending_does_not_take_the_part_from_the_others
         await let_them_arrive()  # both have sent their part and wait for the third
         dying.cancel()
         reducer.on_sender_failed(1)
-        return await asyncio.wait_for(asyncio.gather(first, reducer.send(2, torch.full((4,), 4.0))), timeout=5)
+        return await asyncio.wait_for(
+            asyncio.gather(first, reducer.send(2, torch.full((4,), 4.0))), timeout=5
+        )
 
     first, last = asyncio.run(scenario())
     assert first.tolist() == last.tolist() == [3.0] * 4  # what it had sent counts

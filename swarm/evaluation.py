@@ -19,6 +19,8 @@ from model import LeanAlbertForPreTraining
 from swarm.training_state import TrainingState
 
 BATCH_ROWS = 32
+# enough to tell a state of the run from garbage, and done in a moment
+PROBE_ROWS = 16
 IGNORED = -100
 
 
@@ -48,6 +50,10 @@ class HeldoutEvaluator:
     def loss(self, state: TrainingState, max_rows: int | None = None) -> float:
         """Mean cross-entropy in nats over all masked tokens of (the first `max_rows` of) the held-out rows."""
         return self.evaluate(state, max_rows).loss
+
+    def probe(self, state: TrainingState) -> float:
+        """The loss that head records tell: of a few rows, the same ones for everybody."""
+        return self.loss(state, PROBE_ROWS)
 
     def evaluate(self, state: TrainingState, max_rows: int | None = None) -> Evaluation:
         """Score a state on (the first `max_rows` of) the held-out rows; NaN where nothing is masked."""

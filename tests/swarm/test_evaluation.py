@@ -13,9 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from coordinator.checkpoints import CheckpointStore
-from coordinator.evaluation import HeldoutEvaluator, pseudo_perplexity
 from data_prep.heldout import load_heldout, load_heldout_sources, save_heldout
 from data_prep.tokenizer import load_tokenizer
+from swarm.evaluation import HeldoutEvaluator, pseudo_perplexity
 from tests.coordinator.test_checkpoints import SPEC, advance, new_state
 from tests.scenarios.swarm_under_test import ROOT
 
