@@ -137,10 +137,10 @@ def _score_tokens(
     model: LeanAlbertForPreTraining, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, rightness and row of every masked token of a batch; `rows` in it numbers its rows."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "rows"}
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "rows"}
     masked = batch["labels"] != IGNORED
     labels = batch["labels"][masked]
-    scores = model(**inputs, masked_positions_only=True).prediction_logits.float()
+    scores = model(**inputs, masked_positions_only=True).prediction_logits.float().cpu()
     rows = batch["rows"][:, None].expand_as(masked)[masked]
     return cross_entropy(scores, labels, reduction="none"), scores.argmax(-1) == labels, rows
 

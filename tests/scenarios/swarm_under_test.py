@@ -52,21 +52,24 @@ class SwarmUnderTest:
         (self.run_dir / "join.txt").unlink(missing_ok=True)
         arguments = ["run", str(self.spec_path), "--run-dir", str(self.run_dir)]
         arguments += [*(listen or self._listen(host)), "--dashboard", "127.0.0.1:0", *options]
-        process = self._start("coordinator", arguments, "coordinator", host)
+        process = self._start("coordinator.cli", arguments, "coordinator", host)
         self.coordinators.append(process)
         if wait:
             self.wait_for(lambda: (self.run_dir / "join.txt").exists(), "the join line", alive=process)
         return process
 
     def start_peer(
-        self, name: str, *options: str, line: str | None = None, host: int = 0
+        self, name: str, *options: str, line: str | None = None, host: int = 0, program: str = "peer.cli"
     ) -> subprocess.Popen[bytes]:
-        """Start the join line with `--json` and options; its events are in `events(name)`."""
+        """Start the join line with `--json` and options; its events are in `events(name)`.
+
+        :param program: module whose `main` is run instead of the real one
+        """
         words = shlex.split(line or self.join_line())
         cache = ["--cache-dir", str(self.folder / "cache"), "--name", name, "--device", "cpu", "--json"]
         # the search for the best size would make every run another one
         size = ["--micro-batch-size", str(load_spec(self.spec_path).training.micro_batch_size)]
-        return self._start(words[0], [*words[1:], *cache, *size, *self._listen(host), *options], name, host)
+        return self._start(program, [*words[1:], *cache, *size, *self._listen(host), *options], name, host)
 
     def join_line(self) -> str:
         """What the coordinator hands out."""
@@ -136,10 +139,9 @@ class SwarmUnderTest:
             return LOOPBACK
         return ("--host-maddrs", f"/ip4/{self.network.address(host)}/tcp/0")
 
-    def _start(self, command: str, arguments: list[str], name: str, host: int) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, arguments: list[str], name: str, host: int) -> subprocess.Popen[bytes]:
         place = self.network.on(host) if self.network is not None else []
-        package = {"coordinator": "coordinator.cli", "peer": "peer.cli"}[command]
-        code = f"from {package} import main; main()"
+        code = f"from {program} import main; main()"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", MARK: self.mark}
         with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.err").open("ab") as err:
             process = subprocess.Popen(

@@ -17,9 +17,9 @@ INVITED = re.compile(r"--ticket (artel-[A-Za-z0-9_-]+)$")
 
 def coordinator(swarm: SwarmUnderTest, *arguments: str) -> str:
     """What a sub-command of `coordinator` prints."""
+    main = "from coordinator.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", "from coordinator.cli import main; main()", *arguments]
-        + ["--run-dir", str(swarm.run_dir)],
+        [sys.executable, "-c", main, *arguments, "--run-dir", str(swarm.run_dir)],
         cwd=ROOT,
         capture_output=True,
         text=True,
