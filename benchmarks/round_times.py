@@ -42,6 +42,7 @@ from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
+from swarm.introductions import addresses_to_publish
 from swarm.records import Lease
 from swarm.rounds import RoundFailed, RoundKind
 from swarm.spec import AveragingSpec, DataSpec, ModelSpec, RunSpec
@@ -76,10 +77,10 @@ class Participant:
     def __init__(self, spec: RunSpec, folder: str, initial_peers: list[str]):
         identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=folder)) / "identity.key"
         identity.save(path)
+        self.spec, self.folder = spec, folder
         self.dht = open_dht(
-            identity_path=path, initial_peers=initial_peers, admission=Admission(spec.run_id, ())
+            identity_path=path, initial_peers=initial_peers, admission=self.admission(identity)
         )
-        self.spec = spec
         self.state = TrainingState(spec, build_model(spec, vocab_size=spec.data.vocab_size, pad_token_id=0))
         self.buffers = [torch.zeros(parameter.shape) for parameter in self.state.parameters]
         self.averager = TimedAverager(
@@ -87,17 +88,23 @@ class Participant:
             self.dht,
             prefix=spec.run_id,
             spec=spec.averaging,
-            state_source=self.state.tensors,
+            state_source=self.state.snapshot,
         )
         self.board = RecordBoard(self.dht, spec.run_id, identity)
         self.peer_id = identity.peer_id
+
+    def admission(self, identity: Identity) -> Admission:
+        """Who may take part."""
+        return Admission(self.spec.run_id, ())
 
     def round(self, kind: str, step: int, group_size: int, die_after: float | None = None) -> dict[str, Any]:
         """Average; how long, and what came of it; or be killed so many seconds into the exchange."""
         if die_after is not None:
             self.averager.die_after.value = die_after
+        # parameters of one swarm are nearly equal, gradients are not
+        rng = torch.Generator().manual_seed(step) if kind == "state" else None
         for buffer in self.buffers:
-            buffer.normal_()
+            buffer.normal_(generator=rng)
         started = time.monotonic()
         try:
             result = self.averager.run_round(
@@ -129,7 +136,7 @@ class Participant:
     def update(self) -> dict[str, Any]:
         """One step of the optimizer, and one copy of the same values for comparison."""
         started = time.monotonic()
-        self.state.apply_gradients(self.buffers)
+        self.state.apply_gradients(self.buffers, "")
         updated = time.monotonic()
         self.state.copy_parameters_to(self.buffers)
         return {"total": updated - started, "copy": time.monotonic() - updated}
@@ -146,6 +153,8 @@ class Participant:
             samples=1,
             samples_per_second=1.0,
             client_mode=False,
+            addresses=addresses_to_publish(self.dht),
+            ticket=self.dht.admission.own_ticket,
         )
         started = time.monotonic()
         self.board.publish(lease)
@@ -153,14 +162,16 @@ class Participant:
         return {"total": time.monotonic() - started}
 
 
-def live(pipe: Connection, spec: RunSpec, folder: str, initial_peers: list[str]) -> None:
+def live(
+    pipe: Connection, spec: RunSpec, folder: str, initial_peers: list[str], kind: type[Participant]
+) -> None:
     """Main function of a participant's process."""
     os.setpgrp()
     # a spawned process would spawn its own children too; hivemind's must be forked
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
-    participant = Participant(spec, folder, initial_peers)
+    participant = kind(spec, folder, initial_peers)
     addresses = [str(address) for address in participant.dht.get_visible_maddrs()]
     pipe.send({"peer_id": participant.peer_id, "addresses": addresses})
     while (command := pipe.recv()) is not None:
@@ -172,11 +183,17 @@ def live(pipe: Connection, spec: RunSpec, folder: str, initial_peers: list[str])
 class Peer:
     """The parent's end of a participant."""
 
-    def __init__(self, spec: RunSpec, folder: str, initial_peers: list[str]):
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: str,
+        initial_peers: list[str],
+        kind: type[Participant] = Participant,
+    ):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         started = time.monotonic()
-        self.process = context.Process(target=live, args=(theirs, spec, folder, initial_peers))
+        self.process = context.Process(target=live, args=(theirs, spec, folder, initial_peers, kind))
         self.process.start()
         theirs.close()  # so that its end is seen here when the process ends
         hello = self.hear()
