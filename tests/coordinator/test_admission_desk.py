@@ -177,7 +177,9 @@ def test_who_spoils_rounds_is_evicted_by_the_word_of_most_others(run, accusation
     }
     # the accused accuses everybody
     records[accused] = accusing(**dict.fromkeys(others[:8], 99))
-    peers = [peer(index).model_copy(update={"peer_id": each}) for index, each in enumerate([accused, *others])]
+    peers = [
+        peer(index).model_copy(update={"peer_id": each}) for index, each in enumerate([accused, *others])
+    ]
     run.desk.judge(records, peers)
     assert (accused in run.admission.evicted) is evicted
     assert not set(others) & run.admission.evicted

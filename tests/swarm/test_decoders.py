@@ -4,6 +4,7 @@ with something that was not sent."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,9 @@ def mutated(valid: bytes) -> st.SearchStrategy[bytes]:
         changed[place % len(valid)] = value
         return bytes(changed[: len(valid) - length % len(valid)])
 
-    return st.builds(mutate, st.integers(0, 10**6), st.integers(0, 255), st.integers(0, 10**6)) | st.just(2 * valid)
+    return st.builds(mutate, st.integers(0, 10**6), st.integers(0, 255), st.integers(0, 10**6)) | st.just(
+        2 * valid
+    )
 
 
 @given(st.binary(max_size=300))
@@ -66,7 +69,9 @@ def test_no_value_of_the_dht_disturbs_the_validator(value, subkey, record_type):
         packed = MSGPackSerializer.dumps(value)
     except (OverflowError, UnicodeEncodeError):
         packed = b"\xc1"
-    record = DHTRecord(DHTID.generate(source=dht_key(RUN, record_type)).to_bytes(), subkey, packed, time.time() + 5)
+    record = DHTRecord(
+        DHTID.generate(source=dht_key(RUN, record_type)).to_bytes(), subkey, packed, time.time() + 5
+    )
     assert RunRecordValidator(Admission(RUN, [AUTHORITY.peer_id])).validate(record) is False
 
 
@@ -82,9 +87,13 @@ def test_only_the_signed_ticket_admits(raw):
 @given(st.text(max_size=200) | mutated(TOKEN.encode()).map(lambda raw: raw.decode(errors="replace")))
 def test_only_the_signed_invitation_is_read(token):
     try:
-        assert read_invitation(token, RUN, [AUTHORITY.peer_id]) == INVITATION
+        read = read_invitation(token, RUN, [AUTHORITY.peer_id])
     except ArtelError as error:
-        assert token.strip() not in str(error) or not token.strip()
+        refusal = str(error)
+    else:
+        assert read == INVITATION
+        return
+    assert not token.strip() or token.strip() not in refusal
 
 
 @pytest.mark.parametrize(
@@ -101,10 +110,8 @@ def test_only_the_signed_invitation_is_read(token):
 @example(raw=b"[" * 100_000)
 @example(raw=b'{"payload": "\\ud800", "signature": ""}')
 def test_messages_are_decoded_or_refused(decode: Callable[[bytes], Any], raw):
-    try:
+    with contextlib.suppress(ArtelError, ValueError):  # pydantic's errors are of the second kind
         decode(raw)
-    except (ArtelError, ValueError):  # pydantic's errors are of this kind
-        pass
 
 
 @given(st.data())
