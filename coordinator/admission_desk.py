@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hivemind.p2p import P2PContext
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coordinator.events import Announce, Event
@@ -26,7 +25,7 @@ from swarm.credentials import HANDLER, MAX_REQUEST_BYTES, AdmissionAnswer, Admis
 from swarm.dht import RecordBoard
 from swarm.errors import ArtelError, BadInput, OperationFailed
 from swarm.records import MAX_EVICTED, EvictionsRecord, PeerRecord
-from swarm.service import ServiceThread, add_unary_handler
+from swarm.service import P2PContext, ServiceThread, add_unary_handler
 from swarm.ticket import (
     TICKET_SECONDS,
     Invitation,

@@ -107,7 +107,7 @@ def test_the_status_of_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("package", "command"),
-    [("peer", "doctor"), ("coordinator", "invite")],
+    [("peer", "doctor")],
 )
 def test_what_is_not_built_says_so(package, command):
     assert_fails(run(package, command, "--whatever", "x"), 1, f"{command}` is not built yet")
