@@ -11,7 +11,7 @@ const TONES = {
   returned: "syncing", checkpoint: "ink", restarted: "ink-3", split: "lost", reunited: "training",
   run_state: "averaging", refused: "lost", checkpoint_failed: "lost", state_not_judged: "lost", state_not_kept: "lost",
   settings: "averaging", paused: "joining", resumed: "training", finishing: "averaging", published: "ink",
-  publish_failed: "lost", evicted: "lost",
+  publish_failed: "lost", evicted: "lost", invited: "joining", admitted: "joining",
 };
 const PAGE = 40;
 
