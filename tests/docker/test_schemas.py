@@ -7,15 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 
+from tests.docker.build_context import context_files, copy_context
 from tests.docker.command_lines import DOCKER, compose, manifests
 
 # the oldest whose schema has podFailurePolicy in its final form, and the newest
 KUBERNETES_VERSIONS = ("1.31", kubernetes_validate.latest_version())
+PACKAGES = ("model", "data_prep", "swarm", "peer", "coordinator", "finetune")
 SHELL_FILES = (*sorted(DOCKER.glob("*.sh")), DOCKER / "slurm" / "node.sbatch")
 
 
@@ -91,3 +94,25 @@ def test_the_systemd_unit_is_understood(tmp_path):
     )
     assert answer.returncode == 0, answer.stderr
     assert "artel-peer" not in answer.stderr, answer.stderr
+
+
+def test_the_build_context_makes_a_whole_package(tmp_path):
+    """What an image installs has every file of ours that a checkout has."""
+    copy_context(tmp_path / "source")
+    wheel = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))",
+            tmp_path,
+        ],
+        cwd=tmp_path / "source",
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=True,
+    )
+    with zipfile.ZipFile(tmp_path / wheel.stdout.split()[-1]) as archive:
+        packed = set(archive.namelist())
+    ours = {str(path) for path in context_files() if path.parts[0] in PACKAGES}
+    assert not ours - packed, sorted(ours - packed)[:5]
