@@ -31,7 +31,7 @@ from swarm.transfer import FILE_HANDLER, fetch_manifest
 Result = TypeVar("Result")
 
 PINGS = 5
-CALL_SECONDS = 20.0
+CALL_SECONDS = 30.0
 MEASURE_SECONDS = 3.0
 UPLOAD_SECONDS = 1.0
 CHUNK_BYTES = 2**18

@@ -75,8 +75,10 @@ def served(tmp_path_factory) -> Iterator[Participant]:
 
 
 @pytest.fixture(autouse=True)
-def short_measurements(monkeypatch) -> Iterator[None]:
+def short_measurements_long_patience(monkeypatch) -> Iterator[None]:
     """Of this process only: seconds of transfers at full speed would be spent in every test."""
+    monkeypatch.setattr("swarm.probe.CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr("swarm.first_contact.CALL_SECONDS", 100.0)
     monkeypatch.setattr("swarm.first_contact.MEASURE_SECONDS", 0.3)
     monkeypatch.setattr("swarm.first_contact.UPLOAD_SECONDS", 0.1)
     yield
