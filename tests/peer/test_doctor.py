@@ -31,6 +31,7 @@ from peer.doctor_network import (
 )
 from peer.doctor_packages import check_codec, judge
 from swarm.addresses import Address, parse_address
+from swarm.admission import Admission
 from swarm.bundle import pack_bundle
 from swarm.dht import open_dht
 from swarm.first_contact import ClockReading, Speed, first_contact
@@ -57,10 +58,12 @@ def participant(folder: Path, *, probes: bool) -> Iterator[Participant]:
     (folder / "bundle").mkdir()
     (folder / "bundle" / "heldout.safetensors").write_bytes(os.urandom(2**20))
     identity = Identity.load_or_create(folder / "identity.key")
-    signed = pack_bundle(folder / "bundle", RunSpec(name="served"), identity)
-    dht = open_dht(identity_path=folder / "identity.key")
+    spec = RunSpec(name="served")
+    signed = pack_bundle(folder / "bundle", spec, identity)
+    admission = Admission(spec.run_id, [identity.peer_id])
+    dht = open_dht(identity_path=folder / "identity.key", admission=admission)
     service = ServiceThread(dht)
-    BundleServer(folder / "bundle").start(service)
+    BundleServer(folder / "bundle", admission).start(service)
     if probes:
         ProbeServer().start(service)
     yield Participant(parse_address(str(dht.get_visible_maddrs()[0])), signed.fingerprint)
