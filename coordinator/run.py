@@ -56,6 +56,7 @@ from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError, BadInput
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
+from swarm.probe import ProbeServer
 from swarm.process_limits import increase_file_limit
 from swarm.service import ServiceThread
 from swarm.sockets import sockets_of_our_own
@@ -242,6 +243,7 @@ class _Coordinator:
         service = ServiceThread(dht)
         stack.callback(service.stop)
         BundleServer(run.bundle, dht.admission).start(service)
+        ProbeServer().start(service)
         contacts = [contact.peer_id for contact in run.contacts]
         self.board = board = RecordBoard(dht, spec.run_id, run.identity, contacts)
         self.metrics = TensorBoardLog(directory.path / "tensorboard")

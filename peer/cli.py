@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from peer.grace import DEFAULT_GRACE_SECONDS
-from swarm.cli_support import add_unbuilt_command, run_app
+from swarm.cli_support import run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
@@ -19,9 +19,6 @@ app = typer.Typer(
 def default_cache_dir() -> Path:
     """Where bundles and identities are kept: $XDG_CACHE_HOME/artel or ~/.cache/artel."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artel"
-
-
-add_unbuilt_command(app, "peer", "doctor")
 
 
 @app.command()
@@ -142,6 +139,50 @@ def bench(
     from peer.bench_command import bench_command
 
     bench_command(spec, device, precision, compile, sequence_length, seconds, as_json=json)
+
+
+@app.command()
+def doctor(
+    initial_peers: Annotated[
+        list[str] | None,
+        typer.Option(help="Addresses of the `peer join` line; several may follow one another."),
+    ] = None,
+    more_peers: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+    ] = None,
+    client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
+    host_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
+    ] = None,
+    announce_maddrs: Annotated[
+        list[str] | None, typer.Option(help="Addresses that others should use.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
+    from swarm.addresses import split_addresses
+
+    texts = [*(initial_peers or []), *(more_peers or [])]
+    addresses = split_addresses(texts) if texts else []
+    from peer.doctor import DoctorOptions, doctor_command
+    from peer.doctor_network import NetworkOptions
+
+    network = NetworkOptions(
+        addresses,
+        run.removeprefix("sha256:") if run else None,
+        host_maddrs or [],
+        announce_maddrs or [],
+        client_mode,
+    )
+    options = DoctorOptions((cache_dir or default_cache_dir()).expanduser(), device, network)
+    raise typer.Exit(doctor_command(options, as_json=json))
 
 
 def main() -> None:

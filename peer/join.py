@@ -43,6 +43,7 @@ from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import OperationFailed
 from swarm.evaluation import HeldoutEvaluator
 from swarm.identity import Identity
+from swarm.probe import ProbeServer
 from swarm.process_limits import increase_file_limit
 from swarm.service import ServiceThread
 from swarm.sockets import sockets_of_our_own
@@ -188,6 +189,7 @@ def _participate(
     )
     try:
         BundleServer(bundle, dht.admission).start(service)
+        ProbeServer().start(service)
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
         accumulator = Accumulator(state.parameters)

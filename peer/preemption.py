@@ -112,8 +112,9 @@ def _read_with_token(url: str) -> str:
 
 
 def _get(url: str, headers: dict[str, str], method: str = "GET") -> str:
-    # Google's server answers only requests that carry its header; others ignore it
-    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google", **headers}, method=method)
+    # Google's and Azure's servers answer only requests that carry their headers; others ignore them
+    own = {"Metadata-Flavor": "Google", "Metadata": "true"}
+    request = urllib.request.Request(url, headers={**own, **headers}, method=method)
     # a metadata server is on this machine or beside it; a proxy's answer would be somebody else's
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=REQUEST_SECONDS) as response:

@@ -57,7 +57,7 @@ def require_reachable(addresses: Sequence[Address]) -> list[Address]:
     failures = []
     reachable = []
     for address in addresses:
-        reason = _why_unreachable(address)
+        reason = why_unreachable(address)
         if reason is None:
             reachable.append(address)
         else:
@@ -70,7 +70,8 @@ def require_reachable(addresses: Sequence[Address]) -> list[Address]:
     return reachable
 
 
-def _why_unreachable(address: Address) -> str | None:
+def why_unreachable(address: Address) -> str | None:
+    """Why no TCP connection to an address can be made; None if it can, or if it is not a TCP address."""
     if address.tcp_port is None:
         return None
     try:

@@ -127,7 +127,7 @@ async def _fetch_bundle(
         errors = []
         for address in addresses:
             try:
-                signed = await _fetch_manifest(p2p, address, credentials)
+                signed = await fetch_manifest(p2p, address, credentials)
                 require_trusted(signed, address, fingerprint, authority)
                 for file in signed.open().files:
                     with cache.locked(file):
@@ -195,15 +195,19 @@ async def _connect(addresses: Sequence[Address], credentials: Credentials | None
         raise OperationFailed(f"cannot connect to the swarm: {explain_daemon_error(error)}") from None
 
 
-async def _fetch_manifest(p2p: P2P, address: Address, credentials: Credentials | None) -> SignedManifest:
+async def fetch_manifest(
+    p2p: P2P, address: Address, credentials: Credentials | None = None
+) -> SignedManifest:
+    """What the participant at the address serves, not checked yet; raises `BadInput` if it is not for us."""
     if credentials is None:
-        return parse_manifest(await _ask_for_manifest(p2p, address, b""))
-    if credentials.ticket is None and credentials.token is not None:
-        await credentials.redeem(p2p, address.peer_id)
-    answer = await _ask_for_manifest(p2p, address, credentials.show())
-    if _refusal(answer) and credentials.token is not None:  # the kept ticket no longer holds
-        await credentials.redeem(p2p, address.peer_id)
+        answer = await _ask_for_manifest(p2p, address, b"")
+    else:
+        if credentials.ticket is None and credentials.token is not None:
+            await credentials.redeem(p2p, address.peer_id)
         answer = await _ask_for_manifest(p2p, address, credentials.show())
+        if _refusal(answer) and credentials.token is not None:  # the kept ticket no longer holds
+            await credentials.redeem(p2p, address.peer_id)
+            answer = await _ask_for_manifest(p2p, address, credentials.show())
     if refusal := _refusal(answer):
         raise BadInput(refusal)
     return parse_manifest(answer)

@@ -9,18 +9,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from peer.grace import Grace
-from peer.preemption import PreemptionNotice, read_file, read_url
+from peer.preemption import PreemptionNotice, is_notice, read_file, read_url
 from swarm.errors import BadInput
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """Amazon's way: a token first, 404 until the notice; Google's: FALSE, then TRUE, for those with its header."""
+    """Amazon's way: a token first, 404 until the notice; Google's: FALSE, then TRUE, for those with its header.
+
+    Azure's: a list of events, for those with its header.
+    """
 
     notice: str | None = None
 
     def do_GET(self) -> None:
         if self.path == "/google":
             self._answer(200 if self.headers["Metadata-Flavor"] == "Google" else 403, self.notice or "FALSE")
+        elif self.path == "/azure":
+            self._answer(200 if self.headers["Metadata"] == "true" else 400, self.notice or '{"Events": []}')
         elif self.headers.get("X-aws-ec2-metadata-token") != "secret":
             self._answer(401, "")
         else:
@@ -54,11 +59,12 @@ def test_a_file_is_a_notice_once_it_says_something(tmp_path):
     assert read_file(str(path)) == "terminate"
 
 
-@pytest.mark.parametrize("place", ["/google", "/latest/meta-data/spot/instance-action"])
+@pytest.mark.parametrize("place", ["/google", "/azure", "/latest/meta-data/spot/instance-action"])
 def test_metadata_servers_are_understood(metadata, place):
     address, handler = metadata
-    assert read_url(address + place).lower() in ("", "false")
+    assert not is_notice(read_url(address + place))
     handler.notice = '{"action": "terminate"}'
+    assert is_notice(read_url(address + place))
     assert "terminate" in read_url(address + place)
 
 

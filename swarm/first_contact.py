@@ -1,0 +1,198 @@
+"""A look at a run through its first contact, without joining: round trip, clocks, who sees us where, bandwidth.
+
+For `peer doctor`. Every figure comes from a real exchange with the peer that the address names; a contact that does
+not know a call (another version of Artel) gives `None`, never a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.wrappers_pb2 import BytesValue
+from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, PeerID
+from hivemind.proto.dht_pb2 import PingRequest, PingResponse
+
+from swarm.addresses import Address
+from swarm.bundle import SignedManifest
+from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
+from swarm.errors import OperationFailed
+from swarm.lifeline import daemons_tied_to_us
+from swarm.probe import MAX_UPLOAD_BYTES, PORT_HANDLER, UPLOAD_HANDLER, PortAnswer
+from swarm.service import BROKEN_STREAM, NoAnswer, NotReached, call_collect_handler
+from swarm.sockets import name_our_sockets
+from swarm.transfer import FILE_HANDLER, fetch_manifest
+
+Result = TypeVar("Result")
+
+PINGS = 5
+CALL_SECONDS = 30.0
+MEASURE_SECONDS = 3.0
+UPLOAD_SECONDS = 1.0
+CHUNK_BYTES = 2**18
+UNANSWERED = (P2PDaemonError, P2PHandlerError, NoAnswer, NotReached, asyncio.TimeoutError, *BROKEN_STREAM)
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """Seconds that the contact's clock is ahead of ours, give or take `uncertainty`; `round_trip` of the message."""
+
+    offset: float
+    uncertainty: float
+    round_trip: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured transfer."""
+
+    bytes: int
+    seconds: float
+
+    @property
+    def megabits_per_second(self) -> float:
+        """In the unit that lines are sold in."""
+        return self.bytes * 8 / 1e6 / max(self.seconds, 1e-9)
+
+
+class FirstContact:
+    """A participant that we are connected to, and what can be learned from it.
+
+    >>> async with first_contact(addresses, ["/ip4/0.0.0.0/tcp/0"]) as contact:   # doctest: +SKIP
+    ...     print(await contact.clock(), await contact.upload())
+    """
+
+    def __init__(self, p2p: P2P, address: Address):
+        self._p2p, self.address = p2p, address
+        self._peer = PeerID.from_base58(address.peer_id)
+
+    async def manifest(self) -> SignedManifest:
+        """The signed manifest of the run that the contact serves; raises `OperationFailed`."""
+        signed = await _answer(fetch_manifest(self._p2p, self.address))
+        if signed is None:
+            raise OperationFailed(
+                f"{self.address.text} does not answer as a participant of a run: "
+                "ask for the coordinator's current `peer join` line"
+            )
+        return signed
+
+    async def clock(self) -> ClockReading | None:
+        """Compare clocks by a few pings of the DHT; the quickest says most (Cristian, 1989)."""
+        readings = []
+        for _ in range(PINGS):
+            sent, began = time.time(), time.monotonic()
+            call = self._p2p.call_protobuf_handler(
+                self._peer, "DHTProtocol.rpc_ping", PingRequest(), PingResponse
+            )
+            response = await _answer(call)
+            round_trip = time.monotonic() - began
+            if response is None or not response.dht_time:
+                return None
+            offset = response.dht_time - (sent + round_trip / 2)
+            readings.append(ClockReading(offset, round_trip / 2, round_trip))
+        return min(readings, key=lambda reading: reading.round_trip)
+
+    async def try_our_port(self, port: int) -> PortAnswer | None:
+        """Let the contact connect to a port of ours, at the address where it sees us."""
+        request = BytesValue(value=json.dumps({"port": port}).encode())
+        answer = await _answer(self._p2p.call_protobuf_handler(self._peer, PORT_HANDLER, request, BytesValue))
+        if answer is None:
+            return None
+        values = json.loads(answer.value)
+        return PortAnswer(host=str(values["host"]), reason=str(values["reason"]))
+
+    async def download(self, signed: SignedManifest) -> Speed | None:
+        """Fetch the largest file of the run bundle again and again for a few seconds, and keep nothing."""
+        file = max(signed.open().files, key=lambda file: file.size)
+        request = BytesValue(value=json.dumps({"sha256": file.sha256, "offset": 0}).encode())
+        received, began = 0, time.monotonic()
+        while time.monotonic() - began < MEASURE_SECONDS:
+            stream = await _answer(
+                self._p2p.iterate_protobuf_handler(self._peer, FILE_HANDLER, request, BytesValue)
+            )
+            arrived = 0 if stream is None else await _drain(stream, began + MEASURE_SECONDS)
+            if not arrived:
+                return None
+            received += arrived
+        return Speed(received, time.monotonic() - began)
+
+    async def upload(self) -> Speed | None:
+        """Send bytes that the contact counts and drops, more and more until it takes a second."""
+        chunks = 4
+        while True:
+            began = time.monotonic()
+            call = call_collect_handler(self._p2p, self.address.peer_id, UPLOAD_HANDLER, _chunks(chunks))
+            answer = await _answer(call)
+            seconds = time.monotonic() - began
+            if answer is None:
+                return None
+            received = int(json.loads(answer)["bytes"])
+            if seconds > UPLOAD_SECONDS or 4 * received > MAX_UPLOAD_BYTES:
+                return Speed(received, seconds)
+            chunks *= 4
+
+    async def our_addresses(self) -> list[str]:
+        """Where we listen, as others would be told: without our peer id."""
+        addresses = await self._p2p.get_visible_maddrs(latest=True)
+        return [str(address).partition("/p2p/")[0] for address in addresses]
+
+
+@asynccontextmanager
+async def first_contact(
+    addresses: Sequence[Address],
+    host_maddrs: Sequence[str],
+    announce_maddrs: Sequence[str] = (),
+    *,
+    client_mode: bool = False,
+) -> AsyncIterator[FirstContact]:
+    """libp2p as `peer join` would start it, connected to the first address that answers; raises `OperationFailed`."""
+    name_our_sockets()
+    try:
+        with daemons_tied_to_us():
+            p2p = await P2P.create(
+                initial_peers=[address.text for address in addresses],
+                host_maddrs=list(host_maddrs),
+                announce_maddrs=list(announce_maddrs) or None,
+                dht_mode="client",
+                no_listen=client_mode,
+                startup_timeout=STARTUP_TIMEOUT_SECONDS,
+            )
+    except P2PDaemonError as error:
+        raise OperationFailed(f"cannot connect to the swarm: {explain_daemon_error(error)}") from None
+    try:
+        connected = {str(peer.peer_id) for peer in await p2p.list_peers()}
+        answering = [address for address in addresses if address.peer_id in connected]
+        yield FirstContact(p2p, (answering or addresses)[0])
+    finally:
+        await p2p.shutdown()
+
+
+def _chunks(count: int) -> Iterator[bytes]:
+    chunk = bytes(CHUNK_BYTES)
+    for _ in range(count):
+        yield chunk
+
+
+async def _drain(stream: AsyncIterator[BytesValue], until: float) -> int:
+    received = 0
+    iterator = stream.__aiter__()
+    while time.monotonic() < until:
+        try:
+            message = await asyncio.wait_for(iterator.__anext__(), CALL_SECONDS)
+        except (StopAsyncIteration, *UNANSWERED):
+            break
+        received += len(message.value)
+    return received
+
+
+async def _answer(call: Awaitable[Result]) -> Result | None:
+    """What a call answers; None if the contact does not know it, or is gone."""
+    try:
+        return await asyncio.wait_for(call, CALL_SECONDS)
+    except UNANSWERED:
+        return None
