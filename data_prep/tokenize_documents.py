@@ -1,4 +1,4 @@
-"""Documents to token ids with sentence ends: razdel finds sentences, every distinct word is encoded once.
+"""Documents to token ids with sentence ends; every distinct word is encoded once.
 
 No piece of our tokenizers spans a space, so the ids of a text are the ids of its space-separated chunks, one
 after the other; a cache of chunks makes this faster than the tokenizer itself on whole texts. Whether that
@@ -13,10 +13,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import razdel
 from tokenizers import Tokenizer
 
 from data_prep.documents import Document
+from data_prep.sentences import split_sentences
 from data_prep.shards import TokenizedDocument
 
 if TYPE_CHECKING:
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 BATCH_DOCUMENTS = 512
 _CACHE_LIMIT = 2_000_000
 _SENTENCES_CHECKED = 200
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences in order; a newline always ends one."""
-    return [
-        sentence.text
-        for paragraph in text.splitlines()
-        for sentence in razdel.sentenize(paragraph)
-        if sentence.text.strip()
-    ]
 
 
 class DocumentTokenizer:
