@@ -113,7 +113,7 @@ def test_weights_of_sources_that_are_not_there(tmp_path, prepared_data):
 
 def test_sentence_pairs_that_the_text_cannot_give(tmp_path):
     short = [Document("Одна строка без второй", "web", str(i)) for i in range(300)]
-    long = [Document(f"{document.text} Так.", "books", document.id) for document in made_up_documents()]
+    long = [Document(f"{document.text} Она спит.", "books", document.id) for document in made_up_documents()]
     (tmp_path / "short").mkdir()
     (tmp_path / "both").mkdir()
     write_corpus(tmp_path / "short", short)
