@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +22,7 @@ _tokenize: DocumentTokenizer | None = None
 def start_worker(tokenizer_dir: str) -> None:
     global _tokenize
     if (parent := multiprocessing.parent_process()) is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends us
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _tokenize = DocumentTokenizer(Tokenizer.from_file(str(Path(tokenizer_dir) / "tokenizer.json")))
 

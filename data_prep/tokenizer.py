@@ -31,7 +31,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers has no narrower one for a file it cannot parse
         raise TokenizerError(f"the tokenizer in {directory} cannot be read: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise TokenizerError(f"the tokenizer in {directory} is not a fast one: it needs a tokenizer.json")
