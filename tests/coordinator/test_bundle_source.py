@@ -119,14 +119,14 @@ def test_sentence_pairs_that_the_text_cannot_give(tmp_path):
     write_corpus(tmp_path / "short", short)
     write_corpus(tmp_path / "both", [*short, *long])
     needs = "need documents with two sentences that fit into"
-    with pytest.raises(BadInput, match=f"{needs} {SEQUENCE_LENGTH} tokens together, and the text has none"):
-        prepare(tmp_path, "short", sentence_pairs=True)
+    pairs = {"sentence_pairs": True, "sequence_length": 64}
+    with pytest.raises(BadInput, match=f"{needs} 64 tokens together, and the text has none"):
+        prepare(tmp_path, "short", **pairs)
     with pytest.raises(BadInput, match="source 'web' has none"):
-        prepare(tmp_path, "both", sentence_pairs=True, weights={"web": 1.0, "books": 1.0})
-    growing = {"sequence_length_start": 8, "sequence_length_warmup_steps": 5}
+        prepare(tmp_path, "both", weights={"web": 1.0, "books": 1.0}, **pairs)
     with pytest.raises(BadInput, match=f"{needs} 8 tokens"):
-        prepare(tmp_path, "both", sentence_pairs=True, **growing)
-    prepare(tmp_path, "both", sentence_pairs=True)
+        prepare(tmp_path, "both", sequence_length_start=8, sequence_length_warmup_steps=5, **pairs)
+    prepare(tmp_path, "both", **pairs)
 
 
 def test_a_prepared_folder_whose_parts_do_not_belong_together(tmp_path, prepared_data):
