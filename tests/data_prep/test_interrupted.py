@@ -91,6 +91,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.heavy
 def test_killed_at_every_write(steps: list[list[str]], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _KILLED_EVERYWHERE, json.dumps(steps)], stdout=subprocess.PIPE, check=True
