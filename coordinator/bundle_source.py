@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from data_prep.builtin import iter_documents
@@ -14,8 +16,10 @@ from data_prep.heldout import load_heldout
 from data_prep.prepare import prepare_corpus
 from data_prep.remote_file import is_url
 from data_prep.remote_prepared import fetch_prepared
-from data_prep.shards import read_manifest
+from data_prep.remote_shard import remote_shards
+from data_prep.shards import Manifest, Shard, ShardReader, file_sha256, read_manifest
 from data_prep.stream import check_weights
+from data_prep.suitability import check_pairs
 from data_prep.tokenizer import load_tokenizer
 from swarm.bundle import (
     HELDOUT_NAME,
@@ -34,6 +38,7 @@ from swarm.spec import RunSpec
 BUILTIN = "builtin"
 CORPUS_PARTS = "part-*.parquet"
 _PARTS = (TOKENIZER_FOLDER, HELDOUT_NAME, SHARDS_FOLDER)
+_FEW = 0.1  # of the text: so little of it in samples is told
 
 
 def prepare_bundle(
@@ -59,7 +64,7 @@ def prepare_bundle(
     directory.mkdir(parents=True)
     try:
         _fill(directory, spec, base, say, tokenizer)
-        _check(directory, spec)
+        _check(directory, spec, say)
     except DataError as error:
         raise BadInput(f"data.source {spec.data.source}: {error}") from error
     return pack_bundle(directory, spec, identity)
@@ -84,9 +89,13 @@ def _fill(
         _require_same_tokenizer(directory / TOKENIZER_FOLDER, tokenizer)
 
 
-def _check(directory: Path, spec: RunSpec) -> None:
+def _check(directory: Path, spec: RunSpec, say: Callable[[str], None]) -> None:
     """What of the spec depends on the text: better told here than by every peer."""
     manifest = read_manifest(directory / SHARDS_FOLDER)
+    if file_sha256(directory / TOKENIZER_FOLDER / "tokenizer.json") != manifest.tokenizer_sha256:
+        raise DataError(
+            "its tokenizer is not the one that its shards were written with: run data-prep shard again"
+        )
     if spec.data.weights:
         check_weights(spec.data.weights, {shard.source for shard in manifest.shards})
     length = load_heldout(directory / HELDOUT_NAME)["input_ids"].shape[1]
@@ -95,6 +104,34 @@ def _check(directory: Path, spec: RunSpec) -> None:
             f"rows of the held-out set have {length} tokens, more than model.max_position_embeddings "
             f"({spec.model.max_position_embeddings}): make it anew with a smaller --sequence-length"
         )
+    _check_samples(directory, spec, manifest, say)
+
+
+def _check_samples(directory: Path, spec: RunSpec, manifest: Manifest, say: Callable[[str], None]) -> None:
+    """Open the shards and, if samples are sentence pairs, see that the shortest and the longest can be made."""
+    data = spec.data
+    with tempfile.TemporaryDirectory() as cache, ExitStack() as opened:
+        shards: Sequence[Shard]
+        if is_url(data.source):
+            shards = remote_shards(manifest, f"{data.source.rstrip('/')}/{SHARDS_FOLDER}", Path(cache))
+        else:
+            shards = [ShardReader(directory / SHARDS_FOLDER / shard.file) for shard in manifest.shards]
+        for shard in shards:
+            opened.callback(shard.close)
+        if not data.sentence_pairs:
+            return
+        sources = [source for source, weight in data.weights.items() if weight]
+        shares = {length: check_pairs(shards, sources, length) for length in _lengths(spec)}
+    for length, share in shares.items():
+        if share < _FEW:
+            say(
+                f"only {share:.0%} of the text fits into sentence pairs of {length} tokens: the rest is passed over"
+            )
+
+
+def _lengths(spec: RunSpec) -> list[int]:
+    schedule = spec.data.length_schedule
+    return sorted({schedule(0), spec.data.sequence_length})
 
 
 def _reopen(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifest:

@@ -224,9 +224,10 @@ def _progress_bar() -> Progress:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    # not every library keeps the number
+    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error)):
         return "the disk is full: nothing was finished; make room and run the same command again"
-    return str(error)
+    return " ".join(str(error).split())
 
 
 def main(arguments: list[str] | None = None) -> None:

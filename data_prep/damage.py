@@ -26,9 +26,16 @@ class DamageReport:
         return sum(self.by_file.values())
 
     def add(self, file: str, position: str, reason: object) -> None:
+        file = _writable(file)
         self.by_file[file] += 1
         if len(self.places) < _KEPT:
-            self.places.append({"file": file, "position": position, "reason": str(reason)})
+            place = {"file": file, "position": position, "reason": str(reason)}
+            self.places.append({key: _writable(text) for key, text in place.items()})
 
     def as_json(self) -> dict[str, object]:
         return {"lost": self.lost, "by_file": dict(self.by_file), "places": self.places}
+
+
+def _writable(text: str) -> str:
+    """File names need not be Unicode; the summary must."""
+    return text.encode("utf-8", "replace").decode()

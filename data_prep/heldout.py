@@ -29,7 +29,10 @@ def save_heldout(
     """
     arrays = zip(KEYS, (input_ids_BL, attention_mask_BL, labels_BL), strict=True)
     tensors = {key: torch.from_numpy(array.astype(np.int32)) for key, array in arrays}
-    save_file(tensors, path, {"sources": json.dumps(list(sources))} if sources else None)
+    try:
+        save_file(tensors, path, {"sources": json.dumps(list(sources))} if sources else None)
+    except SafetensorError as error:
+        raise OSError(f"the held-out set cannot be written to {path}: {error}") from error
 
 
 def load_heldout(path: str | Path) -> dict[str, torch.Tensor]:

@@ -39,6 +39,7 @@ def import_documents(
         for name, path in files:
             report(f"reading {path or name}")
             for document in _read(name, path, source, fields or Fields(), damage):
+                document = _nameable(document)
                 writer.write(document)
                 counts[document.source] += 1
         if not writer.documents:
@@ -50,6 +51,12 @@ def import_documents(
             sources=dict(sorted(counts.items())),
             damage=damage.as_json(),
         )
+
+
+def _nameable(document: Document) -> Document:
+    """Names in old archives and on disks need not be Unicode; what is written must."""
+    source, name = (text.encode("utf-8", "replace").decode() for text in (document.source, document.id))
+    return Document(document.text, source, name)
 
 
 def _first_reason(damage: DamageReport) -> str:

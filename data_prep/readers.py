@@ -7,6 +7,7 @@ compressed.
 
 from __future__ import annotations
 
+import codecs
 import json
 import tarfile
 import zipfile
@@ -111,9 +112,10 @@ def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageRepo
             text = row[fields.text]
             if not isinstance(text, str):
                 raise TypeError(f"{fields.text!r} is not a string")
+            text.encode()  # half a character, escaped, passes for text until it is written
         except KeyError:
             damage.add(str(path), f"line {number}", f"no field {fields.text!r}")
-        except (ValueError, TypeError) as error:  # UnicodeDecodeError is a ValueError
+        except (ValueError, TypeError, RecursionError) as error:  # wrong Unicode is a ValueError
             damage.add(str(path), f"line {number}", error)
         else:
             yield Document(text, source, _row_id(row, fields, path, number))
@@ -136,6 +138,8 @@ def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport)
         return
     if fields.text not in names:
         raise DataError(f"{path} has no column {fields.text!r}; it has {names}: use --text-field")
+    if not _is_text(kind := file.schema_arrow.field(fields.text).type):
+        raise DataError(f"{path}: column {fields.text!r} holds {kind} and not text: use --text-field")
     columns = [name for name in (fields.text, fields.id) if name in names]
     first = 0
     for group in range(file.num_row_groups):
@@ -149,6 +153,12 @@ def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport)
             if row[fields.text]:
                 yield Document(row[fields.text], source, str(row.get(fields.id, f"{path.name}:{number}")))
         first += rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _read_xml(path: Path, source: str, _fields: Fields, damage: DamageReport) -> Iterator[Document]:
@@ -197,16 +207,20 @@ def _read_tar(path: Path, source: str, _fields: Fields, damage: DamageReport) ->
 
 
 def _decoded(data: bytes, source: str, name: str, file: str, damage: DamageReport) -> Iterator[Document]:
-    """UTF-8, or Windows-1251 as old archives have it."""
-    for encoding in ("utf-8-sig", "cp1251"):
+    """UTF-8, UTF-16 if it says so, or Windows-1251 as old archives have it, in which any bytes are text but NUL."""
+    reason: object = "no text: it has NUL bytes"
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1251"):
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError as error:
             reason = error
-        else:
-            if text.strip():
-                yield Document(text, source, name)
-            return
+            continue
+        if "\0" in text:
+            break
+        if text.strip():
+            yield Document(text, source, name)
+        return
     damage.add(file, name, reason)
 
 

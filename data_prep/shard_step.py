@@ -10,7 +10,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -126,17 +129,24 @@ def _tokenizing(tokenizer_dir: str, workers: int) -> Iterator[Callable[[Iterable
         return
     # fork would copy locks of running threads: tokenizers and Arrow both have some
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, start_worker, (tokenizer_dir,)) as pool:
+    pool = ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(tokenizer_dir,))
+    try:
         yield lambda batches: _in_order(pool, batches, workers * _AHEAD)
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a worker process died (was there too little memory?): run the same command again, with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _in_order(pool: multiprocessing.pool.Pool, batches: Iterable[Batch], ahead: int) -> Iterator[Result]:
-    """``imap`` that reads no more than ``ahead`` batches ahead, so memory does not grow with the corpus."""
+def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], ahead: int) -> Iterator[Result]:
+    """``map`` that reads no more than ``ahead`` batches ahead, so memory does not grow with the corpus."""
     iterator = iter(batches)
-    waiting = [pool.apply_async(work, (batch,)) for batch in islice(iterator, ahead)]
+    waiting = deque(pool.submit(work, batch) for batch in islice(iterator, ahead))
     while waiting:
-        yield waiting.pop(0).get()
-        waiting += [pool.apply_async(work, (batch,)) for batch in islice(iterator, 1)]
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(work, batch) for batch in islice(iterator, 1))
 
 
 def _batches(documents: Iterable[Document], heldout: HeldoutSettings) -> Iterator[Batch]:

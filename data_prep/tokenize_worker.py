@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,6 +21,9 @@ _tokenize: DocumentTokenizer | None = None
 
 def start_worker(tokenizer_dir: str) -> None:
     global _tokenize
+    if (parent := multiprocessing.parent_process()) is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends us
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _tokenize = DocumentTokenizer(Tokenizer.from_file(str(Path(tokenizer_dir) / "tokenizer.json")))
 
 
@@ -27,3 +35,9 @@ def work(batch: Batch) -> Result:
     return [
         (source, held_out, document) for (source, held_out, _), document in zip(batch, documents, strict=True)
     ]
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """A parent that was killed stops nobody: its workers would wait for work for ever."""
+    parent.join()
+    os._exit(1)

@@ -31,7 +31,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers has no narrower one for a file it cannot parse
         raise TokenizerError(f"the tokenizer in {directory} cannot be read: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise TokenizerError(f"the tokenizer in {directory} is not a fast one: it needs a tokenizer.json")
@@ -40,8 +40,16 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
-    """Write a directory that ``AutoTokenizer`` of transformers 4 and 5 loads without this project."""
-    tokenizer.save_pretrained(str(directory))
+    """Write a directory that ``AutoTokenizer`` of transformers 4 and 5 loads without this project.
+
+    Raises ``OSError`` when it cannot be written.
+    """
+    try:
+        tokenizer.save_pretrained(str(directory))
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers has no narrower one
+        raise OSError(f"the tokenizer cannot be written to {directory}: {error}") from error
     path = Path(directory) / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # version 5's own name for it is unknown to 4

@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.bundle_source import prepare_bundle
 from data_prep.corpus_folder import write_corpus
+from data_prep.documents import Document
 from swarm.bundle import HELDOUT_NAME, shard_paths
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
@@ -108,3 +109,37 @@ def test_weights_of_sources_that_are_not_there(tmp_path, prepared_data):
     with pytest.raises(BadInput, match="weights name sources without shards: web"):
         prepare(tmp_path, str(prepared_data), weights={"web": 1.0})
     prepare(tmp_path, str(prepared_data), weights={"made-up": 1.0})
+
+
+def test_sentence_pairs_that_the_text_cannot_give(tmp_path):
+    short = [Document("Одна строка без второй", "web", str(i)) for i in range(300)]
+    long = [Document(f"{document.text} Она спит.", "books", document.id) for document in made_up_documents()]
+    (tmp_path / "short").mkdir()
+    (tmp_path / "both").mkdir()
+    write_corpus(tmp_path / "short", short)
+    write_corpus(tmp_path / "both", [*short, *long])
+    needs = "need documents with two sentences that fit into"
+    pairs = {"sentence_pairs": True, "sequence_length": 64}
+    with pytest.raises(BadInput, match=f"{needs} 64 tokens together, and the text has none"):
+        prepare(tmp_path, "short", **pairs)
+    with pytest.raises(BadInput, match="source 'web' has none"):
+        prepare(tmp_path, "both", weights={"web": 1.0, "books": 1.0}, **pairs)
+    with pytest.raises(BadInput, match=f"{needs} 8 tokens"):
+        prepare(tmp_path, "both", sequence_length_start=8, sequence_length_warmup_steps=5, **pairs)
+    prepare(tmp_path, "both", **pairs)
+
+
+def test_a_prepared_folder_whose_parts_do_not_belong_together(tmp_path, prepared_data):
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared_data, copy)
+    shard = next((copy / "shards").glob("*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(BadInput, match="damaged or cut short"):
+        prepare(tmp_path, str(copy))
+    shard.unlink()
+    with pytest.raises(BadInput, match="no shard at"):
+        prepare(tmp_path, str(copy))
+    tokenizer = copy / "tokenizer" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    with pytest.raises(BadInput, match="not the one that its shards were written with"):
+        prepare(tmp_path, str(copy))

@@ -177,6 +177,17 @@ def test_a_damaged_part_is_named(
     assert "Traceback" not in err
 
 
+def test_a_tokenizer_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus").mkdir()
+    write_corpus(tmp_path / "corpus", make_documents(5))
+    (tmp_path / "tok").mkdir()
+    (tmp_path / "tok" / "tokenizer.json").write_text('{"model": 5')
+    arguments = ("shard", tmp_path / "corpus", "-o", tmp_path / "out", "--tokenizer", tmp_path / "tok")
+    code, _, err = _run(capsys, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be read" in err
+
+
 def test_history_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "corpus").mkdir()
     write_corpus(tmp_path / "corpus", make_documents(5))

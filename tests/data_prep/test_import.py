@@ -55,11 +55,45 @@ def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     lines[10] = b'{"text": "\xd0'
     lines[20] = b'{"body": "x"}'
     lines[30] = b'{"text": 5}'
+    lines[40] = b'{"text": "half of a character: \\ud83d"}'
+    lines[50] = b"[" * 100_000
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(lines))
     documents, summary = _imported(tmp_path, path)
-    assert len(documents) == 297
-    assert [place["position"] for place in summary["damage"]["places"]] == ["line 11", "line 21", "line 31"]
+    assert len(documents) == 295
+    positions = [place["position"] for place in summary["damage"]["places"]]
+    assert positions == [f"line {number}" for number in (11, 21, 31, 41, 51)]
+
+
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    """Old archives and disks have names in Windows-1251."""
+    name = "сказка.txt".encode("cp1251").decode("utf-8", "surrogateescape")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text(TEXTS[0])
+    with tarfile.open(tmp_path / "a" / "b.tar", "w") as archive:
+        archive.add(tmp_path / "a" / name, name)
+    (tmp_path / "a" / f"{name}.jsonl").write_text("{")
+    documents, summary = _imported(tmp_path, tmp_path / "a")
+    assert [document.id for document in documents] == ["??????.txt"] * 2
+    assert summary["damage"]["places"][0]["file"].endswith("??????.txt.jsonl")
+
+
+def test_files_that_hold_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 9)
+    (folder / "empty.txt").touch()
+    (folder / "empty.jsonl.gz").touch()
+    (folder / "no.parquet").write_bytes(b"PAR1")
+    (folder / "no.zip").write_bytes(b"PK")
+    (folder / "windows.txt").write_text(TEXTS[0], encoding="utf-16")
+    documents, summary = _imported(tmp_path, folder)
+    assert [document.text for document in documents] == [TEXTS[0]]
+    damaged = {Path(place["file"]).name for place in summary["damage"]["places"]}
+    assert damaged == {"binary.txt", "no.parquet", "no.zip"}
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="holds int64 and not text"):
+        import_documents([str(tmp_path / "numbers.parquet")], tmp_path / "numbers")
 
 
 def test_a_cut_gzip_gives_what_comes_before_the_cut(tmp_path: Path) -> None:
