@@ -12,8 +12,7 @@ and an allocator that keeps freed memory. A user of HF ALBERT gets neither. Both
 them, everything else with them. The goal is measured with them for all, so that only the models differ.
 
 `of peak` is the model's floating-point operations over what a large matrix product reaches here, measured in the same
-rounds. With --packing: the same documents of mixed length, padded, and packed into full rows. With --clock cpu the
-processor time of this process is measured, which other programs on the machine disturb less (use --threads 1).
+rounds. With --clock cpu the processor time of this process is measured, which other programs on the machine disturb less (use --threads 1).
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ModernBertForMaskedLM
 
 from benchmarks.interleaved import Seconds, median_ratio, print_table, save_bars, time_in_turns
-from benchmarks.packed_documents import documents, packed_and_padded
 from benchmarks.step_competitors import (
     ALBERT,
     ALBERT_SDPA,
@@ -209,19 +207,6 @@ def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
     )
 
 
-def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> None:
-    """Print what packing gains on documents of mixed length."""
-    model = lean(hidden, given.layers).train()
-    batch = max(4, given.batch // 4 * 4)
-    packed, padded = packed_and_padded(batch, given.length)
-    steps = {"padded": step_of(model, padded, precision), "packed": step_of(model, packed, precision)}
-    clock = time.process_time if given.clock == "cpu" else time.perf_counter
-    seconds = time_in_turns(steps, given.rounds, clock=clock)
-    count = len(documents(batch, given.length))
-    ratio = median_ratio(seconds, "padded", "packed")
-    print(f"\n{count} documents in {batch} rows, hidden {hidden}, {precision}: packed {ratio:.2f}x padded")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -239,7 +224,6 @@ def main() -> None:
         "--skip", nargs="+", default=[], help="leave out models whose name contains one of these"
     )
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="see above")
-    parser.add_argument("--packing", action="store_true", help="also time packed against padded documents")
     parser.add_argument("--plot", type=Path, help="directory for bar charts (needs matplotlib)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -257,8 +241,6 @@ def main() -> None:
                 save_bars(
                     str(path), f"Training step, hidden {hidden}, {precision}", ratios, "speed vs HF ALBERT"
                 )
-            if given.packing:
-                compare_packing(hidden, precision, given)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 
