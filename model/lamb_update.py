@@ -131,7 +131,8 @@ def _advance(
     mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
     torch.mul(weights, -group["weight_decay"], out=delta)
     adam = _adam_in_one_pass if delta.device.type == "cpu" else _adam_in_steps
-    adam(delta, gradient, mean, square, *group["betas"], group["eps"])
+    beta1, beta2 = group["betas"]
+    adam(delta, gradient, mean, square, beta1, beta2, group["eps"])
     for name in MOMENTS:
         write_moment(state, name, chunk, work)
     return _square_norm(weights), _square_norm(delta)

@@ -9,6 +9,7 @@ kernels compute densely, it is the square of the row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,6 +105,8 @@ def _one_after_the_other(
 
 
 def _in_one_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs) -> torch.Tensor:
-    positions = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    mixed = varlen_attn(*positions, runs.boundaries, runs.boundaries, runs.row_length, runs.row_length)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    mixed: Any = varlen_attn(
+        query, key, value, runs.boundaries, runs.boundaries, runs.row_length, runs.row_length
+    )
     return mixed.transpose(0, 1)[None]
