@@ -100,7 +100,8 @@ def _one_after_the_other(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs, dropout: float
 ) -> torch.Tensor:
     parts = zip(*(tensor.split(runs.lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    mixed = [nn.functional.scaled_dot_product_attention(*part, dropout_p=dropout) for part in parts]
+    attend = nn.functional.scaled_dot_product_attention
+    mixed = [attend(query, key, value, dropout_p=dropout) for query, key, value in parts]
     return torch.cat([part.transpose(1, 2) for part in mixed], dim=1).transpose(1, 2)
 
 
