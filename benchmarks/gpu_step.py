@@ -1,6 +1,7 @@
 """Training steps of wide LeanALBERTs on a GPU: speed, share of the hardware's peak (MFU), memory.
 
     python -m benchmarks.gpu_step [--hidden 1024 2048 4096] [--precision bf16 fp16] [--compile] [--json FILE]
+    python -m benchmarks.gpu_step --small        # tiny shapes on the CPU, to see that the script works
 
 Forward and backward with SDPA (its flash kernel in half precision), masked-LM scores at masked positions only.
 MFU counts the model's own products, not what checkpointing computes again, against the vendor's dense peak where the
@@ -38,6 +39,18 @@ VENDOR_PEAKS = {
     "RTX 3090": 71,
     "V100": 125,
     "T4": 65,
+}
+
+SMALL = {
+    "hidden": [64],
+    "layers": 2,
+    "length": 32,
+    "sizes": [1, 2],
+    "precision": ["bf16"],
+    "step_hidden": 64,
+    "step_size": 2,
+    "matmul": 64,
+    "device": "cpu",
 }
 
 
@@ -204,8 +217,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--step-size", type=int, default=8, help="micro-batch size of the whole step")
     parser.add_argument("--matmul", type=int, default=8192, help="size of the product that is the yardstick")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny shapes on the CPU; overrides all of the above"
+    )
     parser.add_argument("--json", type=Path, help="write all figures here")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.small:
+        vars(given).update(SMALL)
+    return given
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ ALBERT's, so an ungated one stands beside it; `MFLOP/token` says what each has t
 and an allocator that keeps freed memory. A user of HF ALBERT gets neither. Both are shown: "as installed" without
 them, everything else with them. The goal is measured with them for all, so that only the models differ.
 
-`of peak` is the model's floating-point operations over what a large matrix product reaches here, measured in the same
-rounds. With --packing: the same documents of mixed length, padded, and packed into full rows. With --clock cpu the
-processor time of this process is measured, which other programs on the machine disturb less (use --threads 1).
+`of matmul peak` is the model's floating-point operations over what a large matrix product reaches here, measured in
+the same rounds, and `at most` the speed relative to HF ALBERT that a model would have if it did nothing but products at
+that peak: no program for this machine can be faster without fewer operations. With --clock cpu the processor time of
+this process is measured, which other programs on the machine disturb less (use --threads 1).
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ModernBertForMaskedLM
 
 from benchmarks.interleaved import Seconds, median_ratio, print_table, save_bars, time_in_turns
-from benchmarks.packed_documents import documents, packed_and_padded
 from benchmarks.step_competitors import (
     ALBERT,
     ALBERT_SDPA,
@@ -124,6 +124,7 @@ class Row:
     peak_bytes: int
     memory: float  # relative to the same
     flops: int
+    at_most: float  # `speed` at the peak of matrix products
 
 
 def compare(hidden: int, precision: str, given: argparse.Namespace) -> dict[str, float]:
@@ -148,7 +149,7 @@ def compare(hidden: int, precision: str, given: argparse.Namespace) -> dict[str,
     )
     peak_rate = flops / min(seconds[PEAK])
     rows = measured_rows(
-        turns, prepare, models, seconds, lambda name: flops_of(name, hidden, given.layers, batch)
+        turns, prepare, models, seconds, lambda name: flops_of(name, hidden, given.layers, batch), peak_rate
     )
     print(f"\nhidden {hidden}, {given.layers} layers, {given.batch} x {given.length} tokens, {precision}\n")
     print_rows(rows, given.batch * given.length, peak_rate)
@@ -160,7 +161,8 @@ def measured_rows(
     prepare: dict[str, Callable[[], object]],
     models: dict[str, torch.nn.Module],
     seconds: Seconds,
-    flops: Callable[[str], int],
+    flops_of_model: Callable[[str], int],
+    peak_rate: float,
 ) -> list[Row]:
     """Speeds and peaks; each model is compared with HF ALBERT under our settings."""
     rivals = [name for name in turns if name.startswith(ALBERT) and AS_INSTALLED not in name]
@@ -169,17 +171,21 @@ def measured_rows(
     for name, step in turns.items():
         prepare[name]()
         peaks[name] = peak_of(step, models[name.removesuffix(f", {AS_INSTALLED}")])
-    return [
-        Row(
-            name,
-            statistics.median(seconds[name]),
-            median_ratio(seconds, best, name),
-            peaks[name],
-            peaks[name] / peaks[best],
-            flops(name),
+    rows = []
+    for name in turns:
+        flops = flops_of_model(name)
+        rows.append(
+            Row(
+                name,
+                statistics.median(seconds[name]),
+                median_ratio(seconds, best, name),
+                peaks[name],
+                peaks[name] / peaks[best],
+                flops,
+                statistics.median(seconds[best]) * peak_rate / flops,
+            )
         )
-        for name in turns
-    ]
+    return rows
 
 
 def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
@@ -191,6 +197,7 @@ def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
         "vs HF ALBERT",
         "MFLOP/token",
         "of matmul peak",
+        "at most",
     )
     print_table(
         header,
@@ -203,23 +210,11 @@ def print_rows(rows: list[Row], tokens: int, peak_rate: float) -> None:
                 f"{row.memory:.2f}x",
                 f"{row.flops / tokens / 1e6:.0f}",
                 f"{row.flops / row.seconds / peak_rate:.0%}",
+                f"{row.at_most:.2f}x",
             )
             for row in rows
         ],
     )
-
-
-def compare_packing(hidden: int, precision: str, given: argparse.Namespace) -> None:
-    """Print what packing gains on documents of mixed length."""
-    model = lean(hidden, given.layers).train()
-    batch = max(4, given.batch // 4 * 4)
-    packed, padded = packed_and_padded(batch, given.length)
-    steps = {"padded": step_of(model, padded, precision), "packed": step_of(model, packed, precision)}
-    clock = time.process_time if given.clock == "cpu" else time.perf_counter
-    seconds = time_in_turns(steps, given.rounds, clock=clock)
-    count = len(documents(batch, given.length))
-    ratio = median_ratio(seconds, "padded", "packed")
-    print(f"\n{count} documents in {batch} rows, hidden {hidden}, {precision}: packed {ratio:.2f}x padded")
 
 
 def main() -> None:
@@ -239,7 +234,6 @@ def main() -> None:
         "--skip", nargs="+", default=[], help="leave out models whose name contains one of these"
     )
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="see above")
-    parser.add_argument("--packing", action="store_true", help="also time packed against padded documents")
     parser.add_argument("--plot", type=Path, help="directory for bar charts (needs matplotlib)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -257,8 +251,6 @@ def main() -> None:
                 save_bars(
                     str(path), f"Training step, hidden {hidden}, {precision}", ratios, "speed vs HF ALBERT"
                 )
-            if given.packing:
-                compare_packing(hidden, precision, given)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -6,13 +6,30 @@ published code has it): a row of padding gives plain attention and not NaN, also
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .packing_lean_albert import Runs, attend_by_run, run_numbers
+
 MASKED_SCORE = -10000.0
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionContext:
+    """What all layers of a forward pass share: who may attend to whom, where the tokens stand, which kernel.
+
+    mask: additive [B, 1, 1 or L, L]; rotary: tables of `rotary_table`; explicit: the probabilities are wanted;
+    runs: of packed sequences, which then stand in one row, and need no mask.
+    """
+
+    mask: torch.Tensor | None
+    rotary: tuple[torch.Tensor, torch.Tensor] | None
+    explicit: bool
+    runs: Runs | None
 
 
 def rotary_table(
@@ -72,22 +89,6 @@ def _rotated(
     return out if exact is out else out.copy_(exact)
 
 
-def positions_of(sequence_ids_BL: torch.Tensor) -> torch.Tensor:
-    """Positions [B, L] that restart at 0 wherever the sequence id changes."""
-    index = torch.arange(sequence_ids_BL.shape[1], device=sequence_ids_BL.device).expand_as(sequence_ids_BL)
-    starts = torch.zeros_like(index)
-    changed = sequence_ids_BL[:, 1:] != sequence_ids_BL[:, :-1]
-    starts[:, 1:] = torch.where(changed, index[:, 1:], 0)
-    return index - starts.cummax(dim=1).values
-
-
-def first_rows(shape: torch.Size, sequence_ids_BL: torch.Tensor | None, device: torch.device) -> torch.Tensor:
-    """Flat positions of the first token of every sequence, in reading order."""
-    if sequence_ids_BL is None:
-        return torch.arange(shape[0], device=device) * shape[1]
-    return ((positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)).flatten().nonzero().flatten()
-
-
 def additive_mask(
     attention_mask: torch.Tensor | None, sequence_ids_BL: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor | None:
@@ -103,7 +104,8 @@ def additive_mask(
         allowed = attention_mask.bool()
         allowed = allowed[:, None, None, :] if allowed.dim() == 2 else allowed[:, None]
     if sequence_ids_BL is not None:
-        same = (sequence_ids_BL[:, :, None] == sequence_ids_BL[:, None, :])[:, None]
+        runs_BL = run_numbers(sequence_ids_BL)
+        same = (runs_BL[:, :, None] == runs_BL[:, None, :])[:, None]
         allowed = same if allowed is None else allowed & same
     if allowed is None or (not torch.compiler.is_compiling() and bool(allowed.all())):
         return None
@@ -130,13 +132,14 @@ def attend(
     query_BHLK: torch.Tensor,
     key_BHLK: torch.Tensor,
     value_BHLK: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
+    context: AttentionContext,
     dropout: float,
-    explicit: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Mix the values; the probabilities are returned only by the explicit kernel."""
-    if explicit:
+    if context.runs is not None:
+        return attend_by_run(query_BHLK, key_BHLK, value_BHLK, context.runs, dropout), None
+    mask = None if context.mask is None else context.mask.to(query_BHLK.dtype)
+    if context.explicit:
         return explicit_attention(query_BHLK, key_BHLK, value_BHLK, mask, dropout)
     mixed = nn.functional.scaled_dot_product_attention(
         query_BHLK, key_BHLK, value_BHLK, attn_mask=mask, dropout_p=dropout

@@ -8,7 +8,8 @@ published weights, entry 0 of both codebooks is -1: so the second moment never d
 The nearest code is found without a search. A float's leading 16 bits select a bucket so narrow that at
 most one midpoint between two codes lies in it; one table entry holds the code at the bucket's start and
 the distance to that midpoint, so that adding the float's trailing 16 bits carries into the code exactly
-when the value lies beyond the midpoint.
+when the value lies beyond the midpoint. The bits of negative floats grow away from 0: there the table
+counts codes from the other end, and the sign turns the count round.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import torch
 BLOCK = 4096
 DECADES = 7
 # as tensors: torch turns a Python number into one, and casts it, at every bitwise operation
-SIGN_SHIFT, HALF_SHIFT, MAGNITUDE, LOWER_HALF = (
-    torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0x7FFFFFFF, 0xFFFF)
-)
+SIGN_SHIFT, HALF_SHIFT, LOWER_HALF = (torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0xFFFF))
+BUCKETS = 2**15  # for each sign
 
 
 @cache
@@ -46,30 +46,39 @@ def pair_codebook(signed: bool, device: torch.device) -> torch.Tensor:
     return pairs.view(torch.float64).flatten()
 
 
-def _ordered(bits: torch.Tensor) -> torch.Tensor:
-    """Float bits (int32) as integers of the same order."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
 @cache
 def bucket_table(signed: bool, device: torch.device) -> torch.Tensor:
     """Per bucket: code at its start << 16, plus 65536 - the offset of the midpoint in it, less the bucket << 16.
 
     The last term takes away the leading half of what is added, so that a value's bits can be added as they are.
-    Unsigned values need only the buckets from 0 on.
+    Negative buckets, of 255 - code, come before the positive ones; unsigned values have only the latter.
     """
     values = codebook(signed, torch.device("cpu")).double()
     midpoints = (values[:-1] + values[1:]) / 2
-    rounded = midpoints.float()
-    # the first float that is nearer to the upper code
-    above = torch.where(rounded.double() > midpoints, rounded, rounded.nextafter(torch.tensor(torch.inf)))
-    thresholds = _ordered(above.view(torch.int32)).long()
-    starts = torch.arange(-(2**15) if signed else 0, 2**15) * 2**16
-    codes = torch.searchsorted(thresholds, starts, right=True)
-    following = torch.cat((thresholds, torch.tensor([2**40])))[codes]
+    below = midpoints < 0
+    # the first float that is nearer to the upper code; a tie goes to the lower one
+    table = _entries(_first_float(midpoints[~below], at_least=False), int(below.sum()), 0)
+    if signed:
+        away = (-midpoints[below]).flip(0)
+        table = torch.cat((_entries(_first_float(away, at_least=True), int((~below).sum()), -(2**31)), table))
+    return table.to(device)
+
+
+def _first_float(magnitudes: torch.Tensor, *, at_least: bool) -> torch.Tensor:
+    """Bits of the smallest float >= (or >) each of some positive doubles, as int64."""
+    rounded = magnitudes.float()
+    reached = rounded.double() >= magnitudes if at_least else rounded.double() > magnitudes
+    return torch.where(reached, rounded, rounded.nextafter(torch.tensor(torch.inf))).view(torch.int32).long()
+
+
+def _entries(thresholds: torch.Tensor, first_code: int, sign_bits: int) -> torch.Tensor:
+    """Table of the buckets of one sign, int32; the code is `first_code` at 0 and one more from each threshold on."""
+    starts = torch.arange(BUCKETS) * 2**16
+    passed = torch.searchsorted(thresholds, starts, right=True)
+    following = torch.cat((thresholds, torch.tensor([2**40])))[passed]
     offsets = (following - starts).clamp(max=2**16)
-    entries = codes * 2**16 + 2**16 - offsets - starts
-    return ((entries + 2**31) % 2**32 - 2**31).int().to(device)
+    entries = (first_code + passed) * 2**16 + 2**16 - offsets - starts - sign_bits
+    return ((entries + 2**31) % 2**32 - 2**31).int()
 
 
 class Scratch:
@@ -81,6 +90,7 @@ class Scratch:
         self.entries = torch.empty(shape, dtype=torch.int32, device=device)
         self.flat_entries = self.entries.view(-1)
         self.pairs = self.flat_index[: self.entries.numel() // 2]
+        self.signs = torch.empty(shape, dtype=torch.uint8, device=device)
 
 
 def quantize(
@@ -97,14 +107,15 @@ def quantize(
     values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
     bits = values.view(torch.int32)
     if signed:
-        torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index)
-        bits.bitwise_xor_(scratch.index.bitwise_and_(MAGNITUDE))
+        scratch.signs.copy_(torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index))
     torch.bitwise_right_shift(bits, HALF_SHIFT, out=scratch.index)
     if signed:
-        scratch.index.add_(2**15)
+        scratch.index.add_(BUCKETS)
     table = bucket_table(signed, values.device)
     torch.index_select(table, 0, scratch.flat_index, out=scratch.flat_entries)
     codes.copy_(scratch.entries.add_(bits).bitwise_right_shift_(HALF_SHIFT))
+    if signed:
+        codes.bitwise_xor_(scratch.signs)
 
 
 def dequantize(

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .attention_lean_albert import first_rows, positions_of
 from .configuration_lean_albert import LeanAlbertConfig
 from .layers_lean_albert import AdaptedLinear, LeanAlbertEmbeddings, LeanAlbertTransformer, SharedMatrix
+from .packing_lean_albert import first_rows, positions_of
 
 try:
     # transformers 5 skips tensors that were read from a checkpoint only if its own functions initialise

@@ -60,21 +60,21 @@ class Workspace:
     def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
         self.scratch = Scratch(shape, device)
         self.moments = {name: torch.empty(shape, dtype=torch.float32, device=device) for name in MOMENTS}
-        self.denominator = torch.empty(shape, dtype=torch.float32, device=device)
+        self.gradient = torch.empty(shape, dtype=torch.float32, device=device)
 
 
-def read_decayed(state: State, name: str, chunk: Chunk, work: Workspace, decay: float) -> torch.Tensor:
-    """Moment `name` of a chunk times `decay`, fp32 [blocks, size]: the state itself, or a decoded copy in `work`."""
+def read_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> torch.Tensor:
+    """Moment `name` of a chunk, fp32 [blocks, size]: the state itself, or a decoded copy in `work`."""
     if name in state:
-        return state[name].view(-1)[chunk.values].view(chunk.shape).mul_(decay)
+        return state[name].view(-1)[chunk.values].view(chunk.shape)
     codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-    values, scale = work.moments[name], state[f"{name}_absmax"][chunk.blocks] * decay
+    values, scale = work.moments[name], state[f"{name}_absmax"][chunk.blocks]
     dequantize(codes, scale, work.scratch, values, signed=name == "exp_avg")
     return values
 
 
 def write_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> None:
-    """Store what `read_decayed` gave and the caller updated in place; a decoded copy is destroyed."""
+    """Store what `read_moment` gave and the caller updated in place; a decoded copy is destroyed."""
     if name not in state:
         codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
         absmax = state[f"{name}_absmax"][chunk.blocks]

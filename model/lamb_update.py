@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
-from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_decayed, write_moment
+from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_moment, write_moment
 
 SquareNorms = tuple[float, float]
+# a step so late that Adam's own corrections of the bias are exactly 1
+LATE = torch.tensor(1e30)
 
 
 class Workers:
@@ -104,7 +106,7 @@ def update(
     norms = workers.map(advance, list(chunks_of(weights.numel(), size)))
     weight_norm, delta_norm = (math.sqrt(sum(pair[which] for pair in norms)) for which in range(2))
     ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
-    weights.add_(delta, alpha=-group["lr"] * ratio * _rate_correction(group, state["step"].item()))
+    weights.add_(delta, alpha=group["lr"] * ratio * _rate_correction(group, state["step"].item()))
     if weights.data_ptr() != p.data_ptr():
         p.copy_(weights.view(p.shape))
 
@@ -119,22 +121,63 @@ def _advance(
     group: dict[str, Any],
     scale: float,
 ) -> SquareNorms:
-    """Update both moments of a chunk, write the update's direction into `delta`, return |p|^2 and |delta|^2.
+    """Update both moments of a chunk, write the negative direction into `delta`, return |p|^2 and |delta|^2.
 
     The direction comes from the moments before they are rounded for storage.
     """
-    beta1, beta2 = group["betas"]
     weights, gradient = weights.float(), gradient.float()
-    mean = read_decayed(state, "exp_avg", chunk, work, beta1).add_(gradient, alpha=(1 - beta1) * scale)
-    square = read_decayed(state, "exp_avg_sq", chunk, work, beta2)
-    square.addcmul_(gradient, gradient, value=(1 - beta2) * scale**2)
-    torch.sqrt(square, out=work.denominator)
-    torch.div(mean, work.denominator.add_(group["eps"]), out=delta)
-    if group["weight_decay"]:
-        delta.add_(weights, alpha=group["weight_decay"])
+    if scale != 1:
+        gradient = torch.mul(gradient, scale, out=work.gradient)
+    mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
+    torch.mul(weights, -group["weight_decay"], out=delta)
+    adam = _adam_in_one_pass if delta.device.type == "cpu" else _adam_in_steps
+    beta1, beta2 = group["betas"]
+    adam(delta, gradient, mean, square, beta1, beta2, group["eps"])
     for name in MOMENTS:
         write_moment(state, name, chunk, work)
     return _square_norm(weights), _square_norm(delta)
+
+
+def _adam_in_one_pass(
+    delta: torch.Tensor,
+    gradient: torch.Tensor,
+    mean: torch.Tensor,
+    square: torch.Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """Update the moments, and take mean / (sqrt(square) + eps) from `delta`, by torch's fused kernel for Adam."""
+    torch._fused_adam_(
+        [delta],
+        [gradient],
+        [mean],
+        [square],
+        [],
+        [LATE],
+        lr=1.0,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=0.0,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _adam_in_steps(
+    delta: torch.Tensor,
+    gradient: torch.Tensor,
+    mean: torch.Tensor,
+    square: torch.Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """The same by single operations, for devices where the kernel wants its arguments otherwise."""
+    mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    delta.addcdiv_(mean, square.sqrt().add_(eps), value=-1)
 
 
 def _square_norm(values: torch.Tensor) -> float:

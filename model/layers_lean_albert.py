@@ -13,8 +13,9 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from .activation_lean_albert import activation_function, gate
-from .attention_lean_albert import SplitAndRotate, additive_mask, attend, rotary_table
+from .attention_lean_albert import AttentionContext, SplitAndRotate, additive_mask, attend, rotary_table
 from .configuration_lean_albert import LeanAlbertConfig
+from .packing_lean_albert import Runs, can_attend_by_run, runs_of
 
 
 class SharedMatrix(nn.Module):
@@ -120,26 +121,18 @@ class LeanAlbertAttention(nn.Module):
         self,
         x_BLD: torch.Tensor,
         matrices: SharedMatrices,
-        mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
-        explicit: bool,
+        context: AttentionContext,
         rows: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, width = x_BLD.shape
         qkv = self.dense_qkv(self.layer_norm(x_BLD), matrices.dense_qkv)
         qkv = qkv.view(batch, length, 3, self.num_heads, self.head_size)
-        if rotary is None:
+        if context.rotary is None:
             query, key, value = qkv.permute(2, 0, 3, 1, 4)
         else:
-            query, key, value = SplitAndRotate.apply(qkv, *rotary)
-        mixed, probabilities = attend(
-            query,
-            key,
-            value,
-            None if mask is None else mask.to(query.dtype),
-            dropout=self.attention_dropout if self.training else 0.0,
-            explicit=explicit,
-        )
+            query, key, value = SplitAndRotate.apply(qkv, *context.rotary)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed, probabilities = attend(query, key, value, context, dropout)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
         if rows is not None:
             x_BLD, mixed = (
@@ -187,12 +180,10 @@ class LeanAlbertPair(nn.Module):
         self,
         x_BLD: torch.Tensor,
         matrices: SharedMatrices,
-        mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
-        explicit: bool,
+        context: AttentionContext,
         rows: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        x_BLD, probabilities = self.attention(x_BLD, matrices, mask, rotary, explicit, rows)
+        x_BLD, probabilities = self.attention(x_BLD, matrices, context, rows)
         return self.ffn(x_BLD, matrices), probabilities
 
 
@@ -229,30 +220,49 @@ class LeanAlbertTransformer(nn.Module):
         config = self.config
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD = x_BLD.float()  # the projection of the embeddings came out in half precision
-        mask = additive_mask(attention_mask, sequence_ids_BL, x_BLD.dtype)
+        shape, explicit = x_BLD.shape, output_attentions or config._attn_implementation == "eager"
+        runs = None
+        if sequence_ids_BL is not None and attention_mask is None and not explicit:
+            runs = self._runs(sequence_ids_BL, x_BLD)
+        if runs is not None:  # then nothing depends on the rows any more
+            position_ids_BL = position_ids_BL.expand(shape[:2]).reshape(1, -1)
+            x_BLD = x_BLD.reshape(1, -1, shape[-1])
+        mask = None if runs else additive_mask(attention_mask, sequence_ids_BL, x_BLD.dtype)
         rotary = None
         if config.position_embedding_type == "rotary":
             rotary = rotary_table(position_ids_BL, config.head_size, config.rotary_embedding_base)
-        explicit = output_attentions or config._attn_implementation == "eager"
+        context = AttentionContext(mask, rotary, explicit, runs)
         states: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
         for layer in range(config.num_hidden_layers):
             if output_hidden_states:
-                states.append(x_BLD)
+                states.append(x_BLD.view(shape))
             group = config.group_index(layer)
             for inner, pair in enumerate(self.layer_groups[group].layers):  # type: ignore[arg-type]
                 matrices = self.matrices[config.matrix_index(group * config.num_inner_groups + inner)]
                 is_last = layer == config.num_hidden_layers - 1 and inner == config.num_inner_groups - 1
-                rows = last_rows if is_last else None
-                x_BLD, probabilities = self._run(pair, x_BLD, matrices, mask, rotary, explicit, rows)
+                x_BLD, probabilities = self._run(
+                    pair, x_BLD, matrices, context, last_rows if is_last else None
+                )
                 if probabilities is not None:
                     attentions.append(probabilities)
         last = self.post_layer_norm(x_BLD)
+        last = last.view(shape) if last_rows is None else last
         return BaseModelOutput(
             last_hidden_state=last,
             hidden_states=(*states, last) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+
+    def _runs(self, sequence_ids_BL: torch.Tensor, x_BLD: torch.Tensor) -> Runs | None:
+        """The runs of packed sequences, if attention can go by them here."""
+        kind, dtype = x_BLD.device.type, x_BLD.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        if not can_attend_by_run(x_BLD.device, dtype, self.config.head_size, dropout):
+            return None
+        return runs_of(sequence_ids_BL)
 
     def _run(self, pair: LeanAlbertPair, *arguments: object) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.gradient_checkpointing and self.training:

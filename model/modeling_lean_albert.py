@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 # transformers before 5 copies only what this file imports itself: it must name every other file
 from .activation_lean_albert import activation_function
-from .attention_lean_albert import first_rows
+from .attention_lean_albert import AttentionContext  # noqa: F401
 from .configuration_lean_albert import LeanAlbertConfig
 from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
 from .heads_lean_albert import (
@@ -28,6 +28,7 @@ from .heads_lean_albert import (
 )
 from .layers_lean_albert import LeanAlbertTransformer
 from .losses_lean_albert import IGNORED_LABEL, mean_cross_entropy
+from .packing_lean_albert import first_rows
 
 # config.json names every class in this module, so that one file leads to all of them
 __all__ = [

@@ -24,8 +24,8 @@ from peer.micro_batch_search import Trial, recommended
 from swarm.errors import OperationFailed
 from swarm.lifeline import set_parent_death_signal
 
-# beside the search itself: start of Python and torch, a first step, compilation
-PATIENCE_SECONDS = 120.0
+# beside the search itself: start of Python and torch, a first step; and for every setting that is compiled
+PATIENCE_SECONDS, COMPILATION_SECONDS = 120.0, 180.0
 MIB = 2**20
 
 
@@ -122,7 +122,8 @@ def _messages(plan: BenchPlan, complaints: IO[str]) -> Iterator[dict[str, Any]]:
         text=True,
         preexec_fn=tie,
     )
-    timer = threading.Timer(plan.search_seconds + PATIENCE_SECONDS, child.kill)
+    patience = PATIENCE_SECONDS + COMPILATION_SECONDS * sum(compiled for _, compiled in plan.settings)
+    timer = threading.Timer(plan.search_seconds + patience, child.kill)
     timer.start()
     try:
         if child.stdin is None or child.stdout is None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from model.training_step import PRECISIONS
 from peer.bench import run_bench
-from peer.bench_plan import BenchPlan, can_compile, settings_for, workload_of_file
-from peer.device import choose_device
+from peer.bench_plan import BenchPlan, settings_for, workload_of_file
+from peer.device import can_compile, choose_device, require_compiler
 from swarm.errors import BadInput
 
 
@@ -27,8 +27,8 @@ def bench_command(
     place = choose_device(device)
     if unknown := set(precisions or ()) - set(PRECISIONS):
         raise BadInput(f"--precision {unknown.pop()} is not one of {', '.join(PRECISIONS)}")
-    if compiled and not can_compile(place):
-        raise BadInput("--compile needs a C++ compiler (or triton on a GPU): install g++, or leave it out")
+    if compiled:
+        require_compiler(place)
     if compiled is None and not can_compile(place):
         compiled = False
     settings = settings_for(place, precisions, compiled)

@@ -6,8 +6,6 @@ From a run spec, or from the `config.json` of a checkpoint. Bad input raises `Ba
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,12 +110,3 @@ def default_precisions(device: torch.device) -> tuple[str, ...]:
         return ("bf16", "fp32") if torch.cuda.is_bf16_supported() else ("fp32",)
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return ("fp32", "bf16") if has_bf16 else ("fp32",)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile finds what it needs: a C++ compiler for a CPU, triton for a GPU."""
-    if device.type == "cuda":
-        from importlib.util import find_spec
-
-        return find_spec("triton") is not None
-    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))

@@ -57,6 +57,8 @@ def measure_all(plan: BenchPlan) -> list[Trial]:
             lambda size, shape=shape, model=model: _say_trial(_trial(shape, size, model)),  # type: ignore[misc]
             _limits(plan, model),
             rival=max((trial.samples_per_second for trial in found), default=0.0),
+            # a graph is compiled once in a peer's life: its time says nothing of whether to go on
+            count_only_steps=compiled,
         )
         found += outcome.trials
         _say({"stopped": outcome.stopped, "precision": precision, "compiled": compiled})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from importlib.util import find_spec
+
 import torch
 
 from model.fp32_matmul import allow_onednn_fp32
@@ -42,6 +46,19 @@ def choose_precision(wanted: str | None, device: torch.device) -> str:
     if wanted not in JOIN_PRECISIONS:
         raise BadInput(f"--precision {wanted} is not one of {', '.join(JOIN_PRECISIONS)}")
     return wanted
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs: a C++ compiler for a CPU, triton for a GPU."""
+    if device.type == "cuda":
+        return find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `BadInput` where `--compile` would fail at the first micro-batch."""
+    if not can_compile(device):
+        raise BadInput("--compile needs a C++ compiler (or triton on a GPU): install g++, or leave it out")
 
 
 def prepare_compute(model: torch.nn.Module, device: torch.device, *, compiled: bool) -> None:

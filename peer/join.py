@@ -22,7 +22,13 @@ from data_prep.tokenizer import load_tokenizer
 from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.departure import Departure
-from peer.device import choose_device, choose_precision, describe_device, prepare_compute
+from peer.device import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    prepare_compute,
+    require_compiler,
+)
 from peer.global_step import GlobalStep
 from peer.grace import DEFAULT_GRACE_SECONDS, Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
@@ -92,6 +98,8 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
 def _join(options: JoinOptions, reporter: Reporter) -> None:
     device = choose_device(options.device)
     options = replace(options, precision=choose_precision(options.precision, device))
+    if options.compiled:
+        require_compiler(device)
     require_port_free(options.host_maddrs)
     addresses = require_reachable(options.addresses)
     cache = BundleCache(options.cache_dir)

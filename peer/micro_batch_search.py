@@ -59,12 +59,14 @@ def search(
     limits: Limits,
     *,
     rival: float = 0.0,
+    count_only_steps: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Measure sizes 1, 2, 4 … for as long as the next one is worth it.
 
     :param measure: may raise MemoryError, which ends the search
     :param rival: samples/s that another precision reached; a setting of less than half of it is not pursued
+    :param count_only_steps: the time for the search is that of the steps, without what preparing them took
     """
     started, size = clock(), 1
     trials: list[Trial] = []
@@ -74,7 +76,10 @@ def search(
         except MemoryError:
             return Outcome(tuple(trials), f"{size} samples do not fit into memory")
         size *= 2
-        reason = why_not(size, trials, limits, clock() - started, rival)
+        elapsed = clock() - started
+        if count_only_steps:
+            elapsed = STEPS_PER_TRIAL * sum(trial.seconds for trial in trials)
+        reason = why_not(size, trials, limits, elapsed, rival)
         if reason:
             return Outcome(tuple(trials), reason)
 

@@ -10,6 +10,7 @@ import torch
 
 from model import Lamb, LeanAlbertForPreTraining, parameter_groups
 from model.blockwise_8bit import codebook
+from model.lamb_update import _adam_in_one_pass, _adam_in_steps
 
 
 def plain_lamb_step(p, g, m, v, t, *, lr, b1, b2, eps, wd, bias_correction=True):
@@ -203,3 +204,14 @@ def test_biases_and_norms_do_not_decay(small_config):
     assert {len(decayed["params"]) + len(free["params"])} == {len(names)}
     assert all(names[p].endswith(("bias", "norm.weight")) for p in free["params"])
     assert all(names[p].endswith("weight") and "norm" not in names[p] for p in decayed["params"])
+
+
+def test_the_fused_kernel_and_single_operations_agree():
+    given = [torch.randn(3, 700), *(torch.randn(3, 700) for _ in range(2)), torch.rand(3, 700)]
+    results = []
+    for adam in (_adam_in_one_pass, _adam_in_steps):
+        delta, gradient, mean, square = (tensor.clone() for tensor in given)
+        adam(delta, gradient, mean, square, 0.9, 0.95, 1e-6)
+        assert torch.equal(gradient, given[1])
+        results.append((delta, mean, square))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)

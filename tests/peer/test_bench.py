@@ -12,8 +12,10 @@ from peer import micro_batch
 from peer.bench import BenchReport
 from peer.bench_command import bench_command
 from peer.bench_plan import workload_of_file
+from peer.join import JoinOptions, _join
 from peer.micro_batch import micro_batch_size_for
 from peer.micro_batch_search import Trial
+from peer.reporting import Reporter
 from swarm.errors import BadInput, OperationFailed
 from swarm.spec import load_spec
 
@@ -94,3 +96,12 @@ def test_a_machine_that_cannot_be_measured_takes_the_size_of_the_spec(make_spec,
     size = micro_batch_size_for(load_spec(make_spec()), CPU, "fp32", False, tmp_path, said.append)
     assert size == load_spec(make_spec()).training.micro_batch_size
     assert "not even one sample" in said[0]
+
+
+def test_compiling_without_a_compiler_is_refused_in_words(make_spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(BadInput, match=r"--compile needs a C\+\+ compiler"):
+        bench_command(make_spec(), "cpu", None, True, None, 1.0, as_json=True)
+    with pytest.raises(BadInput, match=r"--compile needs a C\+\+ compiler"):
+        _join(JoinOptions([], device="cpu", compiled=True), Reporter())

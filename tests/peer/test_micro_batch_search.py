@@ -69,6 +69,23 @@ def test_patience_and_the_run_set_limits(limits, largest, reason):
     assert reason in outcome.stopped
 
 
+def test_time_that_is_no_step_can_be_left_out():
+    """A machine that compiles for a minute before each size."""
+    machine = Machine(lambda size: 1.0 if size <= 4 else size / 4)
+    compiling = machine.measure
+
+    def measure(size: int) -> Trial:
+        machine.now += 60
+        return compiling(size)
+
+    limits = Limits(10**12, 40.0, 1e6, 64)
+    found = [
+        search(measure, limits, clock=lambda: machine.now, count_only_steps=only).trials[-1].micro_batch_size
+        for only in (False, True)
+    ]
+    assert found == [1, 16]
+
+
 def test_a_much_slower_precision_is_not_pursued():
     outcome = Machine(lambda size: 1.0).search(PLENTY, rival=3.0)
     assert len(outcome.trials) == 1

@@ -1,0 +1,45 @@
+"""The benchmarks that need a GPU or minutes run here in small, so that they do not rot."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a benchmark in this process with these arguments; answers with what it printed."""
+    import torch
+
+    threads = torch.get_num_threads()
+
+    def start(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+        return capsys.readouterr().out
+
+    yield start
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_the_gpu_benchmark_runs_in_small_on_a_cpu(run, tmp_path):
+    shown = run("gpu_step", "--small", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    (one,) = figures["steps"]
+    assert one["tokens_per_second"] > 0
+    assert one["mfu"] is None  # no data sheet for a CPU
+    assert one["of_matmul"] > 0
+    assert [step["checkpointed"] for step in figures["whole_step"]] == [False, True]
+    assert "8-bit LAMB on the host" in shown
+
+
+def test_packing_is_compared_with_padding(run):
+    shown = run(
+        "packed_documents", "--hidden", 64, "--layers", 1, "--documents", 6, "--rows", 2, "--rounds", 1
+    )
+    for name in ("padded", "packed, dense mask", "packed"):
+        assert f"| {name} " in shown
