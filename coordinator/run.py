@@ -368,8 +368,9 @@ class _Coordinator:
         }
 
     def _track(self, stop: threading.Event) -> None:
-        last_step = self.tracker.view.newest_step
+        last_step, period = self.tracker.view.newest_step, min(1.0, self.spec.leases.period)
         while not stop.is_set():
+            started = time.monotonic()
             self.tracker.finished = self.keeper.finished
             status = self.tracker.poll()
             self.admission.judge(self.tracker.records, status.peers)
@@ -378,7 +379,8 @@ class _Coordinator:
             except (ArtelError, OSError) as error:  # a full disk must not end the tracking
                 logger.warning("the run's state could not be recorded: %s", error)
             last_step = max(last_step, status.global_step)
-            stop.wait(min(1.0, self.spec.leases.period))
+            # from beginning to beginning; a machine that is too slow for it must not spend all its time here
+            stop.wait(max(period / 4, started + period - time.monotonic()))
 
     def _record(self, status: RunStatus, is_new_step: bool) -> None:
         self.history.record_status(status, status.generated_at)
