@@ -51,6 +51,7 @@ from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +216,7 @@ class SwarmAverager(DecentralizedAverager):
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
+        self._inner_pipe = WholeMessages(self._inner_pipe)
         super().run()
 
     async def _prepare_round(

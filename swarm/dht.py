@@ -36,6 +36,7 @@ from swarm.records import (
     unpack_record,
 )
 from swarm.sockets import name_our_sockets
+from swarm.whole_messages import WholeMessages
 from swarm.ticket import Ticket
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class TiedDHT(hivemind.DHT):
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
         store_only_what_is_newer()
+        self._inner_pipe = WholeMessages(self._inner_pipe)
         if self.admission.by_invitation:
             # in this process only, which has one node
             hivemind.dht.node.DHTProtocol = protocol_behind(self.admission)  # type: ignore[misc]
