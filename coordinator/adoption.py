@@ -27,6 +27,7 @@ from coordinator.checkpoints import (
 from coordinator.first_weights import FIRST_STEP, TOKENIZER_FILES, begin_with_weights, has_weights
 from coordinator.run_directory import RunDirectory
 from coordinator.settings_desk import SettingsDesk
+from swarm.bundle import TOKENIZER_FOLDER
 from swarm.errors import BadInput
 from swarm.settings import RunSettings, SettingsPlan
 from swarm.spec import RunSpec
@@ -49,7 +50,7 @@ def adopt_checkpoint(
         return
     found = find_checkpoint(source, spec)
     if not isinstance(found, Checkpoint):
-        begin_with_weights(found, store, spec)
+        begin_with_weights(found, store, spec, directory.bundle_path / TOKENIZER_FOLDER)
         say(f"a new run that begins with the weights in {found}, at step {FIRST_STEP}")
         return
     staging = directory.path / STAGING

@@ -43,12 +43,19 @@ def has_weights(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
 
 
-def begin_with_weights(source: Path, store: CheckpointStore, spec: RunSpec) -> Checkpoint:
+def begin_with_weights(source: Path, store: CheckpointStore, spec: RunSpec, prepared: Path) -> Checkpoint:
     """Write the first checkpoint of a new run, with these weights and this tokenizer.
 
-    :raises BadInput: the tokenizer or the weights cannot be read, or the model is another one than the spec's
+    :param prepared: folder of the tokenizer of the run's text, if that was prepared before
+    :raises BadInput: the tokenizer or the weights cannot be read, the model is another one than the spec's, or the
+        text was prepared with another tokenizer
     """
     tokenizer = _tokenizer_of(source)
+    if prepared.exists() and load_tokenizer(prepared).get_vocab() != tokenizer.get_vocab():
+        raise BadInput(
+            f"the text in {prepared.parent} was prepared with another tokenizer than that of {source}: "
+            "choose another --run-dir"
+        )
     model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     _require_same_model(source, model.config)
     state = TrainingState(spec, model)

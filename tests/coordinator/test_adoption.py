@@ -114,6 +114,19 @@ def test_another_model_is_told_with_what_to_set(source, directory, tmp_path):
     assert not list(directory.checkpoints_path.iterdir())
 
 
+def test_text_prepared_with_another_tokenizer_is_not_used(source, directory):
+    prepared = directory.bundle_path / "tokenizer"
+    prepared.mkdir(parents=True)
+    for file in source.glob("*token*.json"):
+        shutil.copyfile(file, prepared / file.name)
+    facts = json.loads((prepared / "tokenizer.json").read_bytes())
+    facts["model"]["vocab"][-1][0] = "another"
+    (prepared / "tokenizer.json").write_text(json.dumps(facts))
+    with pytest.raises(BadInput, match="prepared with another tokenizer"):
+        adopt_checkpoint(source, directory, OTHER, lambda words: None)
+    assert not list(directory.checkpoints_path.iterdir())
+
+
 @pytest.mark.parametrize("damage", ["cut off", "of another shape"])
 def test_weights_that_cannot_be_used_are_told(source, directory, tmp_path, damage):
     broken = shutil.copytree(source, tmp_path / "broken")
