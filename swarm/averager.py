@@ -87,6 +87,8 @@ class SwarmAverager(DecentralizedAverager):
     :param state_source: called in this process whenever a newcomer asks for state
     """
 
+    _inner_pipe: Any
+
     def __init__(
         self,
         buffers: Sequence[torch.Tensor],

@@ -59,6 +59,8 @@ class TiedDHT(hivemind.DHT):
         self.admission = admission
         super().__init__(*args, **kwargs)
 
+    _inner_pipe: Any
+
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
