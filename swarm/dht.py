@@ -36,8 +36,8 @@ from swarm.records import (
     unpack_record,
 )
 from swarm.sockets import name_our_sockets
-from swarm.whole_messages import WholeMessages
 from swarm.ticket import Ticket
+from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
 
