@@ -65,7 +65,9 @@ class _CheckpointProcess:
         loss_or_none = loss if math.isfinite(loss) else None
         return {"loss": loss_or_none, "digest": state_digest(snapshot), "good": good, "trouble": trouble}
 
-    def write(self, snapshot: Snapshot, train_loss: float | None, run: dict[str, Any]) -> dict[str, Any]:
+    def write(
+        self, snapshot: Snapshot, train_loss: float | None, run: dict[str, Any], kept: dict[str, Any]
+    ) -> dict[str, Any]:
         """Evaluate and write a checkpoint with its card."""
         self.state.load(snapshot)
         evaluation = self.evaluator.evaluate(self.state)
@@ -87,7 +89,7 @@ class _CheckpointProcess:
             self.tokenizer,
             train_loss=train_loss,
             heldout_loss=evaluation.loss,
-            scores=_scores(evaluation),
+            more={**_scores(evaluation), **kept},
             documents={"README.md": write_card(facts), LOSS_CURVE: curve},
         )
         return {"name": checkpoint.path.name}
@@ -128,7 +130,7 @@ def _work(process: _CheckpointProcess, request: dict[str, Any], snapshot: Snapsh
     try:
         if request["do"] == "judge":
             return process.judge(snapshot, request["limit"], request["keep"])
-        return process.write(snapshot, request["train_loss"], request["run"])
+        return process.write(snapshot, request["train_loss"], request["run"], request["kept"])
     except (ArtelError, DataError, OSError, RuntimeError) as error:
         return {"error": " ".join(str(error).split())}
 

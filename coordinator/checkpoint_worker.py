@@ -93,13 +93,23 @@ class CheckpointWorker:
         return Verdict(**{**answer, "loss": float("nan") if answer["loss"] is None else answer["loss"]})
 
     def write(
-        self, snapshot: Snapshot, train_loss: float | None, run: Mapping[str, Any] | None = None
+        self,
+        snapshot: Snapshot,
+        train_loss: float | None,
+        run: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Evaluate a state on the whole held-out set and write it as a checkpoint.
 
         :param run: facts for the model card, see `model_card`
+        :param kept: of the run besides its state, for the manifest
         """
-        request = {"do": "write", "train_loss": train_loss, "run": dict(run or {})}
+        request = {
+            "do": "write",
+            "train_loss": train_loss,
+            "run": dict(run or {}),
+            "kept": dict(kept or {}),
+        }
         answer = self._ask(request, snapshot, f"the checkpoint of step {snapshot.step}")
         checkpoint = read_checkpoint(self.checkpoints / answer["name"])
         if checkpoint is None:

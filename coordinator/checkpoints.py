@@ -3,7 +3,8 @@
     checkpoints/step-00000120/   config.json, model.safetensors, tokenizer files, the model's code
                                  optimizer.safetensors   the optimizer's moments by parameter name
                                  README.md, loss.svg     the model card
-                                 manifest.json           step, branch, scores, size and SHA-256 of every other file
+                                 manifest.json           step, branch, scores, changed settings, positions in the text,
+                                                         size and SHA-256 of every other file
     checkpoints/latest           symlink to the newest intact one
 
 A checkpoint is written under a temporary name, synced to disk and renamed; a kill or a full disk leaves a temporary
@@ -45,7 +46,10 @@ _TEMPORARY_PREFIX = ".writing-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One intact checkpoint: where it is and what its manifest says."""
+    """One intact checkpoint: where it is and what its manifest says.
+
+    :param settings: a `SettingsPlan`, if settings were changed while the run went on
+    """
 
     path: Path
     step: int
@@ -57,6 +61,7 @@ class Checkpoint:
     saved_at: float
     heldout_accuracy: float | None = None
     heldout_by_source: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
 
 
 class CheckpointStore:
@@ -100,12 +105,12 @@ class CheckpointStore:
         *,
         train_loss: float | None,
         heldout_loss: float | None,
-        scores: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
         documents: Mapping[str, str] | None = None,
     ) -> Checkpoint:
         """Save the state as a new checkpoint; raises `OperationFailed` and leaves nothing half-written.
 
-        :param scores: more of the evaluation, for the manifest
+        :param more: of the evaluation and the run, for the manifest
         :param documents: texts to lay beside the weights, by file name
         """
         name = checkpoint_name(state.step)
@@ -116,7 +121,7 @@ class CheckpointStore:
             "run_id": self.run_id,
             "train_loss": train_loss,
             "heldout_loss": heldout_loss,
-            **(scores or {}),
+            **(more or {}),
         }
         try:
             _write_files(temporary, state, tokenizer)
@@ -193,6 +198,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             saved_at=float(facts["saved_at"]),
             heldout_accuracy=facts.get("heldout_accuracy"),
             heldout_by_source=facts.get("heldout_by_source", {}),
+            settings=facts.get("settings"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -54,7 +54,10 @@ def run(
     ] = None,
     resume_from: Annotated[
         Path | None,
-        typer.Option(help="Begin with a checkpoint of this run, or the newest in a folder of them."),
+        typer.Option(
+            help="Go on from a checkpoint of this run, or the newest in a folder of them; or begin a new run with the "
+            "weights of another one, or of any directory that holds a LeanALBERT."
+        ),
     ] = None,
     exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
 ) -> None:

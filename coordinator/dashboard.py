@@ -39,7 +39,7 @@ class DashboardError(OperationFailed):
 
 
 def create_app(history: HistoryReader, current_status: Callable[[], RunStatus]) -> FastAPI:
-    """The dashboard of a live run; `current_status` is called from other threads, about once a second."""
+    """The dashboard of a live run; `current_status` is called often and from other threads: it must not compute."""
     broadcaster = Broadcaster(current_status)
 
     @contextlib.asynccontextmanager

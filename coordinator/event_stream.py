@@ -1,9 +1,9 @@
-"""Server-sent events: the status of the run to every open page, about once a second.
+"""Server-sent events: the status of the run to every open page, as soon as there is a new one.
 
-The status is asked for, compared and encoded once per tick, whatever the number of viewers. A new viewer
-gets a `snapshot`, then `delta`s with what changed. A viewer that cannot keep up loses deltas and gets a
-new snapshot. Every tick sends something, so silence means that the server is gone; `generated_at`
-standing still means that the tracker is.
+The status is compared and encoded once, whatever the number of viewers. A new viewer gets a `snapshot`, then
+`delta`s with what changed. A viewer that cannot keep up loses deltas and gets a new snapshot. Something is sent
+every second, also while nothing is new: silence means that the server is gone, `generated_at` standing still that
+the tracker is.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 8
 SAME_MOMENT = 1.0
+LOOK_SECONDS = 0.1
 
 
 class Broadcaster:
@@ -29,7 +30,9 @@ class Broadcaster:
         self._every = every
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._behind: set[asyncio.Queue[bytes | None]] = set()
+        self._seen: RunStatus | None = None
         self._status: dict[str, Any] | None = None
+        self._kept_snapshot = b""
         self._now = 0.0
         self._wanted = asyncio.Event()
         self._closed = False
@@ -40,16 +43,23 @@ class Broadcaster:
         return len(self._viewers)
 
     async def run(self) -> None:
-        """Tick until cancelled; asks for the status only while somebody watches."""
+        """Send what is new until cancelled; looks for it only while somebody watches."""
         while True:
             await self._wanted.wait()
-            started = time.monotonic()
+            sent = time.monotonic()
             try:
                 await self._tick()
+                await self._wait_for_news(sent)
             except Exception:
                 # The page shows its stale banner meanwhile; the coordinator's own log has the cause.
                 logger.exception("dashboard: the status of the run could not be sent")
-            await asyncio.sleep(max(0.05, self._every - (time.monotonic() - started)))
+                await asyncio.sleep(self._every)
+
+    async def _wait_for_news(self, sent: float) -> None:
+        """Until there is a status that was not sent yet, or it is time for a sign of life."""
+        await asyncio.sleep(max(LOOK_SECONDS, self._every / 2) if self._every else 0)
+        while self._current_status() is self._seen and time.monotonic() < sent + self._every:
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def subscribe(self) -> AsyncIterator[bytes]:
         """Encoded events for one viewer, until it goes or the server closes."""
@@ -60,7 +70,7 @@ class Broadcaster:
         if self._status is None:
             self._behind.add(queue)  # the first tick brings the snapshot
         else:
-            queue.put_nowait(self._snapshot(self._status))
+            queue.put_nowait(self._snapshot())
         self._wanted.set()
         try:
             while (message := await queue.get()) is not None:
@@ -70,7 +80,7 @@ class Broadcaster:
             self._behind.discard(queue)
             if not self._viewers:
                 self._wanted.clear()
-                self._status = None
+                self._status, self._kept_snapshot = None, b""
 
     def close(self) -> None:
         """End all streams; call in the event loop."""
@@ -81,25 +91,24 @@ class Broadcaster:
             queue.put_nowait(None)
 
     async def _tick(self) -> None:
-        status = await asyncio.to_thread(lambda: self._current_status().model_dump(mode="json"))
-        before, self._status, self._now = self._status, status, time.time()
-        delta = _event("delta", {"now": self._now, **difference(before, status)}) if before else None
-        snapshot: bytes | None = None
+        self._seen = status = self._current_status()
+        before, after = self._status, await asyncio.to_thread(status.model_dump, mode="json")
+        self._status, self._now, self._kept_snapshot = after, time.time(), b""
+        delta = _event("delta", {"now": self._now, **difference(before, after)}) if before else None
         for queue in list(self._viewers):
-            if delta is None or queue in self._behind:
-                snapshot = snapshot or self._snapshot(status)
-            self._send(queue, delta, snapshot)
+            self._send(queue, delta)
 
-    def _snapshot(self, status: dict[str, Any]) -> bytes:
-        return _event("snapshot", {"now": self._now, "status": status})
+    def _snapshot(self) -> bytes:
+        """All there is, encoded once for everyone who comes before the next tick."""
+        if not self._kept_snapshot:
+            self._kept_snapshot = _event("snapshot", {"now": self._now, "status": self._status})
+        return self._kept_snapshot
 
-    def _send(self, queue: asyncio.Queue[bytes | None], delta: bytes | None, snapshot: bytes | None) -> None:
-        behind = delta is None or queue in self._behind
-        message = snapshot if behind else delta
+    def _send(self, queue: asyncio.Queue[bytes | None], delta: bytes | None) -> None:
         if queue.full():
             self._behind.add(queue)
             return
-        queue.put_nowait(message)
+        queue.put_nowait(self._snapshot() if delta is None or queue in self._behind else delta)
         self._behind.discard(queue)
 
 

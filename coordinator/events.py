@@ -80,8 +80,9 @@ def _peer_events(old: PeerStatus | None, peer: PeerStatus) -> Iterator[Event]:
 
     if old is None:
         if peer.state != "lost":
-            place = f" ({peer.device})" if peer.device else ""
-            yield event("joined", f"{peer.name} joined{place}", device=peer.device)
+            device = peer.hardware or peer.device
+            place = f" ({device})" if device else ""
+            yield event("joined", f"{peer.name} joined{place}", device=device)
     elif old.state == peer.state:
         return
     elif peer.state == "lost":

@@ -3,6 +3,9 @@
 A thread of its own with the newest checkpoint only: while an upload fails it is tried again, ever more rarely, and a
 newer checkpoint takes the place of an older one. Nothing waits for it; what happens is told as events. The hub's token
 and address are those of `huggingface-hub` itself (HF_TOKEN, HF_ENDPOINT).
+
+Weights go to the hub as LFS files over the hub's own address. Its newer way (Xet, where the package hf-xet is
+installed) speaks to further hosts and keeps a cache of its own: only where HF_HUB_DISABLE_XET=0 asks for it.
 """
 
 from __future__ import annotations
@@ -118,7 +121,11 @@ def upload_to_hub(folder: Path, repository: str, message: str) -> None:
             capture_output=True,
             text=True,
             timeout=LONGEST_UPLOAD_SECONDS,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                "HF_HUB_DISABLE_XET": "1",
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             check=False,
         )
     except subprocess.TimeoutExpired:

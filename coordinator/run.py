@@ -36,13 +36,14 @@ from coordinator.events import Event
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
 from coordinator.keeper_thread import KeeperThread
-from coordinator.metric_logs import TensorBoardLog, step_metrics
+from coordinator.metric_logs import TensorBoardLog
 from coordinator.model_card import NAMED_CONTRIBUTORS
 from coordinator.publisher import Publisher
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
 from coordinator.settings_desk import SettingsDesk
 from coordinator.state_keeper import StateKeeper, resume
 from coordinator.status import CheckpointStatus, RunStatus
+from coordinator.step_recorder import StepRecorder
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
 from data_prep.tokenizer import load_tokenizer
@@ -250,6 +251,8 @@ class _Coordinator:
         stack.callback(self.metrics.close)
         started_at = (history.span() or (None,))[0]
         self.tracker = Tracker(board, spec, Totals.load(directory.totals_path), started_at, state.settings)
+        sizes = [parameter.numel() for parameter in state.parameters]
+        self.steps = StepRecorder(history, self.metrics, self.tracker, sizes)
         self.desk = SettingsDesk(
             state.settings, board, directory.settings_path, self._look, self._announce, run.warrant
         )
@@ -370,38 +373,24 @@ class _Coordinator:
         }
 
     def _track(self, stop: threading.Event) -> None:
-        last_step = self.tracker.view.newest_step
+        period = min(1.0, self.spec.leases.period)
         while not stop.is_set():
+            started = time.monotonic()
             self.tracker.finished = self.keeper.finished
             status = self.tracker.poll()
             self.admission.judge(self.tracker.records, status.peers)
             try:
-                self._record(status, is_new_step=status.global_step > last_step)
+                self._record(status)
             except (ArtelError, OSError) as error:  # a full disk must not end the tracking
                 logger.warning("the run's state could not be recorded: %s", error)
-            last_step = max(last_step, status.global_step)
-            stop.wait(min(1.0, self.spec.leases.period))
+            # from beginning to beginning; a machine that is too slow for it must not spend all its time here
+            stop.wait(max(period / 4, started + period - time.monotonic()))
 
-    def _record(self, status: RunStatus, is_new_step: bool) -> None:
+    def _record(self, status: RunStatus) -> None:
         self.history.record_status(status, status.generated_at)
-        if is_new_step:
-            self._record_step(status)
+        self.steps.record(status)
         self.directory.write_status(status)
         self.directory.write_totals(self.tracker.totals.model_dump_json())
-
-    def _record_step(self, status: RunStatus) -> None:
-        self.metrics.write(step_metrics(status), status.global_step, status.generated_at)
-        last = self.tracker.last_round()
-        self.history.record_step(
-            status.global_step,
-            status.generated_at,
-            status.train_loss,
-            samples=status.target_batch_size,
-            group_size=last.group_size if last else 0,
-            received_fraction=last.received_fraction if last else None,
-            seconds=last.seconds if last else None,
-            peers_alive=status.peers_online,
-        )
 
     def _let_peers_leave(self, stop: threading.Event) -> None:
         """The last coordinator of a finished run stays until its peers have seen the final head record."""

@@ -53,23 +53,22 @@ class RunDirectory:
 
     def open(self, spec_source: Path) -> RunSpec:
         """Create the directory or take it over, lock it, and return the spec it is for."""
-        spec = load_spec(spec_source)
+        spec, source = load_spec(spec_source), spec_source.read_bytes()
         try:
             self.checkpoints_path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            if not self.spec_path.exists():
+                _replace(self.spec_path, source)
         except OSError as error:
             raise BadInput(
                 f"run directory {self.path} cannot be used ({error.strerror}): choose another with --run-dir"
             ) from None
-        if self.spec_path.exists():
-            kept = load_spec(self.spec_path)
-            if kept.digest != spec.digest:
-                raise BadInput(
-                    f"run directory {self.path} holds run {kept.run_id}, but {spec_source} describes {spec.run_id}: "
-                    "choose another with --run-dir, or undo the change to the spec"
-                )
-        else:
-            _replace(self.spec_path, spec_source.read_bytes())
+        kept = load_spec(self.spec_path)
+        if kept.digest != spec.digest:
+            raise BadInput(
+                f"run directory {self.path} holds run {kept.run_id}, but {spec_source} describes {spec.run_id}: "
+                "choose another with --run-dir, or undo the change to the spec"
+            )
         return spec
 
     def write_status(self, status: RunStatus) -> None:

@@ -22,7 +22,7 @@ from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.errors import BadInput, OperationFailed
 from swarm.records import SettingsRecord
-from swarm.settings import CHANGEABLE, RunSettings, SettingsBook, SettingsChange, SettingsEntry
+from swarm.settings import CHANGEABLE, RunSettings, SettingsBook, SettingsChange, SettingsEntry, SettingsPlan
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,15 @@ class SettingsDesk:
                 "the settings of the spec"
             ) from None
         self.book.take(record.version, record.issuer, record.entries)
+
+    @staticmethod
+    def lay_out(path: Path, run_id: str, plan: SettingsPlan) -> None:
+        """Keep the plan of a checkpoint where `load` of a coordinator that begins with it looks."""
+        now = time.time()
+        record = SettingsRecord(
+            run_id=run_id, issued=now, expires=now + RECORD_LIFETIME_SECONDS, **dict(plan)
+        )
+        _keep(path, record)
 
     def renew(self) -> None:
         """Take over what other coordinators have changed, and publish the newest plan again."""
@@ -120,7 +129,7 @@ class SettingsDesk:
             self._require_possible(entries[-1])
             version, issuer = self.book.version + 1, self.board.identity.peer_id
             record = self._record(version, issuer, entries)
-            self._keep(record)
+            _keep(self.path, record)
             self.book.take(version, issuer, entries)
         if not self.board.publish(record):
             logger.warning(
@@ -183,16 +192,15 @@ class SettingsDesk:
     def _keep_if_possible(self, record: SettingsRecord) -> None:
         """Of another coordinator's change: it keeps it too, so a full disk here must not end the run."""
         try:
-            self._keep(record)
+            _keep(self.path, record)
         except OperationFailed as error:
             logger.warning("%s", error)
 
-    def _keep(self, record: SettingsRecord) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            temporary.write_text(record.model_dump_json())
-            temporary.replace(self.path)
-        except OSError as error:
-            raise OperationFailed(
-                f"the settings could not be kept in {self.path} ({error.strerror})"
-            ) from None
+
+def _keep(path: Path, record: SettingsRecord) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(record.model_dump_json())
+        temporary.replace(path)
+    except OSError as error:
+        raise OperationFailed(f"the settings could not be kept in {path} ({error.strerror})") from None

@@ -163,7 +163,7 @@ class StateKeeper:
         checkpoint = None
         if self.last_checkpoint is None or self.last_checkpoint.step != step:
             self._retry_at = time.monotonic() + RETRY_SECONDS  # unless it succeeds
-            checkpoint = self.checkpoint(train_loss)
+            checkpoint = self.checkpoint(train_loss, view)
         self._owed, self._retry_at = False, 0.0
         if ended_now:
             self.finished = True
@@ -176,12 +176,24 @@ class StateKeeper:
             self._catch_up(view)
         if self.last_checkpoint is not None and self.last_checkpoint.step == self.state.step:
             return self.last_checkpoint
-        return self.checkpoint(train_loss)
+        return self.checkpoint(train_loss, view)
 
-    def checkpoint(self, train_loss: float | None) -> Checkpoint:
-        """Have the kept state evaluated on the whole held-out set and written to disk; raises `CheckpointFailed`."""
-        self.last_checkpoint = self.worker.write(self.state.snapshot(), train_loss, self.run_facts())
+    def checkpoint(self, train_loss: float | None, view: SwarmView | None = None) -> Checkpoint:
+        """Have the kept state evaluated on the whole held-out set and written to disk; raises `CheckpointFailed`.
+
+        :param view: tells how far the peers have come in the text
+        """
+        kept = self._kept_besides(view)
+        self.last_checkpoint = self.worker.write(self.state.snapshot(), train_loss, self.run_facts(), kept)
         return self.last_checkpoint
+
+    def _kept_besides(self, view: SwarmView | None) -> dict[str, Any]:
+        """What of the run is not in its state: what was changed, and, where known, positions in the text in epochs."""
+        leases = view.leases.items() if view is not None else ()
+        positions = {peer: lease.text_position for peer, lease in leases if lease.text_position}
+        changed = self.settings.changed
+        settings = {"settings": changed.model_dump(mode="json")} if changed is not None else {}
+        return {**settings, "text_positions": positions}
 
     def _catch_up(self, view: SwarmView) -> None:
         started = time.monotonic()

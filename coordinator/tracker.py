@@ -6,6 +6,7 @@ Everything shown is derived from records and the clock; only the running totals 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from coordinator.lineage import Lineage
@@ -18,6 +19,7 @@ from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 
+KINDS_OF_DEVICE = ("", "cpu", "cuda", "mps", "xpu")
 # how long a lost peer stays in the table
 REMEMBER_LOST_SECONDS = 600.0
 REMEMBER_LEFT_SECONDS = 10.0
@@ -70,6 +72,8 @@ class Tracker:
         self._peers: dict[str, _Known] = {}
         self._lineage = Lineage(out_of_sight=spec.leases.expiration)
         self._apart: list[str] = []
+        self._failed: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         self._last_step = (0, time.time())
         self._step_seconds = 0.0
         self.status = self._make_status(time.time())
@@ -120,8 +124,19 @@ class Tracker:
             seconds=max(record.round_seconds for record in made),
         )
 
+    def take_failures(self) -> tuple[int, str | None]:
+        """Rounds that have failed since this was asked last, at the peer that saw most of them; and what most said."""
+        count = max(self._failed.values(), default=0)
+        reason = self._reasons.most_common(1)[0][0] if self._reasons else None
+        self._failed.clear()
+        self._reasons.clear()
+        return count, reason
+
     def _remember(self, peer_id: str, record: PeerRecord) -> None:
         known = self._peers.setdefault(peer_id, _Known(record, record.issued))
+        if (failed := record.rounds_failed - known.record.rounds_failed) > 0:
+            self._failed[peer_id] += failed
+            self._reasons.update([record.last_error] if record.last_error else [])
         known.record, known.heard = record, max(known.heard, record.issued)
         lease = self._leases.get(peer_id)
         # leases come more often; an older one may be of the process before
@@ -198,6 +213,7 @@ class Tracker:
             state = PeerState.JOINING  # its record came before its first lease
         elif not live and state is not PeerState.LEAVING:
             state = PeerState.LOST
+        device, hardware = _kind_and_name(record.device)
         counters = self.totals.by_peer.get(peer_id, Counters())
         working = live and state.contributes
         pending = lease.samples if lease is not None and live else 0
@@ -205,7 +221,8 @@ class Tracker:
             peer_id=peer_id,
             name=record.name,
             state=state.value,
-            device=record.device,
+            device=device,
+            hardware=hardware,
             ranks=record.ranks,
             samples_per_second=record.samples_per_second if working else 0.0,
             samples_contributed=counters.contributed,
@@ -239,6 +256,15 @@ class Tracker:
         if not any(peer.state in ("training", "averaging") for peer in online):
             return "waiting", "peers are joining"
         return "training", None
+
+
+def _kind_and_name(device: str) -> tuple[str, str]:
+    """What a peer record says of a device, taken apart: of a GPU it has the name, of anything else the kind.
+
+    >>> _kind_and_name("cpu"), _kind_and_name("Tesla T4")
+    (('cpu', ''), ('cuda', 'Tesla T4'))
+    """
+    return (device, "") if device.split(":")[0] in KINDS_OF_DEVICE else ("cuda", device)
 
 
 def _mean_loss(online: list[PeerStatus], step: int) -> float | None:

@@ -51,6 +51,7 @@ from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class SwarmAverager(DecentralizedAverager):
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
     :param state_source: called in this process whenever a newcomer asks for state
     """
+
+    _inner_pipe: Any
 
     def __init__(
         self,
@@ -215,6 +218,7 @@ class SwarmAverager(DecentralizedAverager):
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
+        self._inner_pipe = WholeMessages(self._inner_pipe)
         super().run()
 
     async def _prepare_round(

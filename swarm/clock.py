@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from swarm.records import HeadRecord, Lease
 from swarm.spec import RunSpec
@@ -49,13 +50,9 @@ class SwarmView:
         ]
         return max([self.head.step if self.head else 0, *steps])
 
-    def branches_at(self, step: int) -> dict[str, list[str]]:
+    def branches_at(self, step: int) -> Mapping[str, list[str]]:
         """Contributing peers at a step by branch; more than one branch means that parts trained apart."""
-        branches: dict[str, list[str]] = {}
-        for peer, lease in sorted(self.leases.items()):
-            if lease.step == step and lease.state.contributes:
-                branches.setdefault(lease.branch, []).append(peer)
-        return branches
+        return self._branches.get(step, {})
 
     def leading_branch(self, step: int) -> str | None:
         """The branch that everyone at this step should be on; None if nobody is there.
@@ -63,14 +60,29 @@ class SwarmView:
         The head record's if it is at this step, else that of most peers from whom a state can be fetched, else of
         most peers; ties are broken in the same way by everyone.
         """
-        branches = self.branches_at(step)
+        return self._leading.get(step)
+
+    # looked up for every peer: computed once per view, or 500 peers cost a quarter of a million comparisons
+    @cached_property
+    def _branches(self) -> dict[int, dict[str, list[str]]]:
+        branches: dict[int, dict[str, list[str]]] = {}
+        for peer, lease in sorted(self.leases.items()):
+            if lease.state.contributes:
+                branches.setdefault(lease.step, {}).setdefault(lease.branch, []).append(peer)
+        return branches
+
+    @cached_property
+    def _leading(self) -> dict[int, str]:
+        return {step: self._leader(step, branches) for step, branches in self._branches.items()}
+
+    def _leader(self, step: int, branches: Mapping[str, list[str]]) -> str:
         if self.head is not None and self.head.step == step and self.head.branch in branches:
             return self.head.branch
         donors = {
             branch: sum(not self.leases[peer].client_mode for peer in peers)
             for branch, peers in branches.items()
         }
-        return max(branches, key=lambda branch: (donors[branch], len(branches[branch]), branch), default=None)
+        return max(branches, key=lambda branch: (donors[branch], len(branches[branch]), branch))
 
     def has_left_behind(self, step: int, branch: str) -> bool:
         """Whether the swarm is further than this state, or at its step on another branch."""
@@ -130,7 +142,6 @@ class SwarmView:
 
         Among equals everyone who asks has another order, so that newcomers do not crowd one donor.
         """
-        leading = {step: self.leading_branch(step) for step in {lease.step for lease in self.leases.values()}}
         able = [
             (lease.step, hashlib.sha256(f"{exclude} {peer}".encode()).digest(), peer)
             for peer, lease in self.leases.items()
@@ -138,7 +149,7 @@ class SwarmView:
             and lease.state.contributes
             and not lease.client_mode
             and lease.step >= min_step
-            and lease.branch == leading[lease.step]
+            and lease.branch == self.leading_branch(lease.step)
         ]
         peers = [peer for _step, _lot, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]

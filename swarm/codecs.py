@@ -21,6 +21,16 @@ SMALL_TENSOR_VALUES = 2**16
 MAX_8BIT_ERROR = 0.1
 
 
+CODEBOOK_BYTES = 256 * 4
+
+
+def compressed_bytes(values: int, name: str) -> int:
+    """Size of a tensor of so many values in the codec of this name, without its header."""
+    if name == "8bit" and values >= SMALL_TENSOR_VALUES:
+        return values + CODEBOOK_BYTES
+    return values * (4 if name == "none" else 2)
+
+
 def compression_for(name: str) -> CompressionBase:
     """The codec behind a name in the run spec."""
     codecs: dict[str, Callable[[], CompressionBase]] = {

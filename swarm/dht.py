@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import hivemind
 import hivemind.dht.node
 from hivemind.dht.node import DHTNode
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.admission import Admission
@@ -36,6 +37,7 @@ from swarm.records import (
 )
 from swarm.sockets import name_our_sockets
 from swarm.ticket import Ticket
+from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +59,13 @@ class TiedDHT(hivemind.DHT):
         self.admission = admission
         super().__init__(*args, **kwargs)
 
+    _inner_pipe: Any
+
     def run(self) -> None:
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
+        store_only_what_is_newer()
+        self._inner_pipe = WholeMessages(self._inner_pipe)
         if self.admission.by_invitation:
             # in this process only, which has one node
             hivemind.dht.node.DHTProtocol = protocol_behind(self.admission)  # type: ignore[misc]
@@ -74,6 +80,24 @@ class TiedDHT(hivemind.DHT):
     def terminate(self) -> None:
         """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
         self.kill()
+
+
+def store_only_what_is_newer() -> None:
+    """Call in the DHT's process: its storage takes no notice of records that it holds already.
+
+    hivemind 1.1.12 puts every attempt to store on a heap until it expires. Reading merges the answers of all replicas
+    into the storage, so that grows by all records with every reading; and an older copy of a record, once it expires,
+    takes the newer one with it.
+    """
+    store = DictionaryDHTValue.store
+
+    def store_if_newer(self: DictionaryDHTValue, key: Any, value: bytes, expiration_time: float) -> bool:
+        held = self.data.get(key)
+        if held is not None and held.expiration_time >= expiration_time:
+            return False
+        return store(self, key, value, expiration_time)
+
+    DictionaryDHTValue.store = store_if_newer
 
 
 def open_dht(
@@ -102,6 +126,8 @@ def open_dht(
             startup_timeout=STARTUP_TIMEOUT_SECONDS,
             record_validators=[RunRecordValidator(admission)],
             admission=admission,
+            # every reader would send all that it has read on to one more node
+            cache_nearest=0,
         )
     except Exception as error:  # whatever the child process raised arrives here
         raise OperationFailed(f"the DHT did not start: {explain_daemon_error(error)}") from error

@@ -65,6 +65,19 @@ class SettingsEntry(BaseModel):
     settings: RunSettings
 
 
+class SettingsPlan(BaseModel):
+    """Everything that was changed, as a checkpoint keeps it.
+
+    :param version: how many changes were made; `issuer`: peer id of the coordinator that made the newest
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    version: Annotated[int, Field(ge=1, lt=2**53)]
+    issuer: Annotated[str, Field(max_length=200)]
+    entries: Annotated[tuple[SettingsEntry, ...], Field(min_length=1, max_length=MAX_ENTRIES, strict=False)]
+
+
 @dataclass(frozen=True)
 class SettingsChange:
     """These settings hold from this global step on."""
@@ -102,6 +115,13 @@ class SettingsBook:
     def issuer(self) -> str:
         """Peer id of the coordinator that made the newest change."""
         return self._newest[1]
+
+    @property
+    def changed(self) -> SettingsPlan | None:
+        """The plan as it is now; None as long as nothing was changed."""
+        with self._lock:
+            version, issuer = self._newest
+            return SettingsPlan(version=version, issuer=issuer, entries=self.entries) if version else None
 
     def take(self, version: int, issuer: str, entries: Sequence[SettingsEntry]) -> bool:
         """Take a plan over if it is newer than ours; of two with the same version all take the same one."""

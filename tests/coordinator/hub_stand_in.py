@@ -19,6 +19,7 @@ class HubStandIn:
         self.files: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
         self.messages: list[str] = []
+        self.asked: list[str] = []
         self.repositories: list[str] = []
         stand_in = self
 
@@ -39,6 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubStandIn
 
     def do_POST(self) -> None:
+        self.hub.asked.append(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.hub.failures > 0:
             self.hub.failures -= 1
@@ -69,6 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_GET(self) -> None:
+        self.hub.asked.append(self.path)
         self._answer({})
 
     def _slot(self, item: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from swarm.clock import SwarmView
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.records import Lease
+from swarm.settings import RunSettings, SettingsEntry, SettingsPlan
 from swarm.snapshot import Snapshot
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
@@ -125,8 +127,12 @@ def test_a_silent_donor_is_no_event_and_a_good_one_is_followed(worker, state):
     assert silent.follow(view_of(step=120), train_loss=None) is None
     keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), worker, happened.append)
     keeper.start(Resumed(checkpoint, time.time()))
-    made = keeper.follow(view_of(step=120), train_loss=2.0)
+    changed = RunSettings.of(SPEC).model_copy(update={"target_batch_size": 7})
+    state.settings.take(3, "12D3KooWissuer", [SettingsEntry(from_step=100, settings=changed)])
+    made = keeper.follow(view_of(step=120, text_position=1.5), train_loss=2.0)
     assert (made.step, state.step, happened) == (120, 120, [])
+    assert SettingsPlan.model_validate(made.settings) == state.settings.changed
+    assert json.loads((made.path / "manifest.json").read_bytes())["text_positions"] == {DONOR: 1.5}
 
 
 def test_a_write_that_hangs_is_killed_at_the_limit_and_the_next_one_works(worker, folder, state):
@@ -243,10 +249,16 @@ def read_checkpoint_of(worker: CheckpointWorker, state: TrainingState):
     return read_checkpoint(worker.write(state.snapshot(), None).path)
 
 
-def view_of(step: int) -> SwarmView:
+def view_of(step: int, text_position: float = 0.0) -> SwarmView:
     now = time.time()
     lease = Lease(
-        run_id=SPEC.run_id, issued=now, expires=now + 20, state=PeerState.TRAINING, step=step, samples=0
+        run_id=SPEC.run_id,
+        issued=now,
+        expires=now + 20,
+        state=PeerState.TRAINING,
+        step=step,
+        samples=0,
+        text_position=text_position,
     )
     return SwarmView(now=now, leases={DONOR: lease})
 
@@ -281,7 +293,7 @@ class FullDisk:
     def judge(self, snapshot: Snapshot, limit: float, keep: bool = True) -> Verdict:
         return Verdict(1.0, "0" * 64, True)
 
-    def write(self, snapshot: Snapshot, train_loss: float | None, run=None) -> Checkpoint:
+    def write(self, snapshot: Snapshot, train_loss: float | None, run=None, kept=None) -> Checkpoint:
         self.attempts += 1
         if not self.free:
             raise CheckpointFailed("checkpoint could not be written (No space left on device)")

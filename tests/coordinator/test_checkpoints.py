@@ -184,7 +184,7 @@ def kill_writing_child(writer: subprocess.Popen[str], until: Callable[[], bool])
     """Let the writer's next child write until the condition holds, then kill it."""
     assert writer.stdout is not None
     child = int(json.loads(writer.stdout.readline())["pid"])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not until():
         assert time.monotonic() < deadline, "the writer does not get on"
         time.sleep(0.002)
