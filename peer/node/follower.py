@@ -1,0 +1,150 @@
+"""The life of a rank that is not the leader: builds the model, then computes and obeys until it is told to end.
+
+It keeps neither the optimizer's moments nor a connection to the swarm. Its text is its own share of the peer's share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from data_prep.tokenizer import load_tokenizer
+from peer.accumulator import Accumulator
+from peer.device import prepare_compute
+from peer.device_facts import DeviceFacts
+from peer.loss_scale import LossScale
+from peer.micro_batch import shape_for
+from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.node.exchange import Exchange, close_group
+from peer.node.family import Family
+from peer.node.followers import Tally
+from peer.node.orders import Order, Orders, Setup
+from peer.options import JoinOptions
+from peer.samples import open_samples
+from swarm.bundle import TOKENIZER_FOLDER
+from swarm.process_limits import yield_to_others
+from swarm.spec import RunSpec
+from swarm.training_state import build_model
+
+
+class Follower:
+    """One follower, from its setup to its end.
+
+    :param meet: connects all ranks
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        options: JoinOptions,
+        facts: DeviceFacts,
+        orders: Orders,
+        family: Family,
+        meet: Callable[[], None],
+    ):
+        spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
+        self._orders, self._family = orders, family
+        device = torch.device(facts.device)
+        tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+        model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        model.to(device).train()  # type: ignore[arg-type]
+        shape = shape_for(spec, facts, options, _say)
+        if shape.gradient_checkpointing:
+            checkpoint_gradients(model)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._accumulator = Accumulator(parameters, LossScale() if facts.precision == "fp16" else None)
+        self._speeds: Mapping[str, float] = {}
+        self._samples = open_samples(
+            spec,
+            tokenizer,
+            bundle,
+            options.cache_dir,
+            setup.peer_id,
+            lambda: self._speeds,
+            batch_size=shape.micro_batch_size,
+            warn=_say,
+            rank=family.rank,
+            ranks=family.ranks,
+        )
+        self._micro_batches = MicroBatches(
+            model, self._samples, self._accumulator, device, facts.precision, _say
+        )
+        self._told_computed = 0
+        meet()
+        self._exchange = Exchange(parameters)
+        family.watch(_end_at_once)
+        prepare_compute(model, device, compiled=options.compiled)
+
+    def run(self) -> None:
+        """Obey until the end."""
+        yield_to_others()
+        training: int | None = None
+        step = number = 0
+        while True:
+            if training is not None and not self._orders.has_next(number):
+                before = self._accumulator.samples
+                self._micro_batches.compute(step)
+                self._orders.count(training, self._accumulator.samples - before)
+                continue
+            order = self._orders.hear(number)
+            training = number if order.do == "train" else None
+            if order.do == "train":
+                step = order.step
+                self._begin(order, number)
+            elif order.do == "collect":
+                self._send(number)
+            elif order.do == "discard":
+                self._accumulator.reset()
+            else:
+                self._end()
+                return
+            number += 1
+
+    def _begin(self, order: Order, number: int) -> None:
+        if order.load:
+            self._orders.say_here(number)
+            self._exchange.load_from_leader()
+        if self._accumulator.scale is not None and order.loss_scale is not None:
+            self._accumulator.scale.agree(order.loss_scale)
+        self._speeds = order.speeds
+        if order.arrived:
+            self._samples.join_others(order.others, order.step)
+        else:
+            self._samples.keep_up(order.others)
+
+    def _send(self, number: int) -> None:
+        self._orders.say_here(number)
+        sums = self._accumulator.sums()
+        computed = self._micro_batches.samples_computed
+        tally = Tally(
+            self._accumulator.samples,
+            self._accumulator.loss_sum,
+            computed - self._told_computed,
+            self._micro_batches.samples_per_second,
+            self._samples.take_wait(),
+        )
+        self._exchange.sum_to_leader(sums)
+        self._exchange.sum_facts(tally.as_list())
+        if self._accumulator.scale is not None:
+            self._exchange.lowest(self._accumulator.scale.value)
+        self._told_computed = computed
+        self._accumulator.reset()
+
+    def _end(self) -> None:
+        self._family.part()
+        self._samples.save()
+        self._samples.close()
+        close_group()
+
+
+def _say(text: str) -> None:
+    """stdout is the leader's."""
+    print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
+
+
+def _end_at_once(_reason: str) -> None:
+    os._exit(1)
