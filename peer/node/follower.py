@@ -31,57 +31,72 @@ from swarm.spec import RunSpec
 from swarm.training_state import build_model
 
 
-class Follower:
-    """One follower, from its setup to its end.
+def follow(
+    setup: Setup,
+    options: JoinOptions,
+    facts: DeviceFacts,
+    orders: Orders,
+    family: Family,
+    meet: Callable[[], None],
+) -> None:
+    """Be a follower from its setup to its end.
 
     :param meet: connects all ranks
+    """
+    spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
+    device = torch.device(facts.device)
+    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    model.to(device).train()  # type: ignore[arg-type]
+    shape = shape_for(spec, facts, options, _say)
+    if shape.gradient_checkpointing:
+        checkpoint_gradients(model)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    accumulator = Accumulator(parameters, LossScale() if facts.precision == "fp16" else None)
+    speeds: dict[str, float] = {}
+    samples = open_samples(
+        spec,
+        tokenizer,
+        bundle,
+        options.cache_dir,
+        setup.peer_id,
+        lambda: dict(speeds),
+        batch_size=shape.micro_batch_size,
+        warn=_say,
+        rank=family.rank,
+        ranks=family.ranks,
+    )
+    micro_batches = MicroBatches(model, samples, accumulator, device, facts.precision, _say)
+    meet()
+    family.watch(_end_at_once)
+    prepare_compute(model, device, compiled=options.compiled)
+    yield_to_others()
+    Follower(orders, family, micro_batches, Exchange(parameters), speeds).run()
+    samples.close()
+    close_group()
+
+
+class Follower:
+    """Computes and obeys.
+
+    :param speeds: kept up to date with what the leader tells of all peers
     """
 
     def __init__(
         self,
-        setup: Setup,
-        options: JoinOptions,
-        facts: DeviceFacts,
         orders: Orders,
         family: Family,
-        meet: Callable[[], None],
+        micro_batches: MicroBatches,
+        exchange: Exchange,
+        speeds: dict[str, float],
     ):
-        spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
-        self._orders, self._family = orders, family
-        device = torch.device(facts.device)
-        tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-        model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-        model.to(device).train()  # type: ignore[arg-type]
-        shape = shape_for(spec, facts, options, _say)
-        if shape.gradient_checkpointing:
-            checkpoint_gradients(model)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._accumulator = Accumulator(parameters, LossScale() if facts.precision == "fp16" else None)
-        self._speeds: Mapping[str, float] = {}
-        self._samples = open_samples(
-            spec,
-            tokenizer,
-            bundle,
-            options.cache_dir,
-            setup.peer_id,
-            lambda: self._speeds,
-            batch_size=shape.micro_batch_size,
-            warn=_say,
-            rank=family.rank,
-            ranks=family.ranks,
-        )
-        self._micro_batches = MicroBatches(
-            model, self._samples, self._accumulator, device, facts.precision, _say
-        )
+        self._orders, self._family, self._exchange = orders, family, exchange
+        self._micro_batches, self._speeds = micro_batches, speeds
+        self._accumulator, self._samples = micro_batches.accumulator, micro_batches.samples
         self._told_computed = 0
-        meet()
-        self._exchange = Exchange(parameters)
-        family.watch(_end_at_once)
-        prepare_compute(model, device, compiled=options.compiled)
 
     def run(self) -> None:
         """Obey until the end."""
-        yield_to_others()
         training: int | None = None
         step = number = 0
         while True:
@@ -110,7 +125,7 @@ class Follower:
             self._exchange.load_from_leader()
         if self._accumulator.scale is not None and order.loss_scale is not None:
             self._accumulator.scale.agree(order.loss_scale)
-        self._speeds = order.speeds
+        _replace(self._speeds, order.speeds)
         if order.arrived:
             self._samples.join_others(order.others, order.step)
         else:
@@ -137,8 +152,13 @@ class Follower:
     def _end(self) -> None:
         self._family.part()
         self._samples.save()
-        self._samples.close()
-        close_group()
+
+
+def _replace(speeds: dict[str, float], fresh: Mapping[str, float]) -> None:
+    """In place, for the thread that reads ahead; peers that are gone go last, so that none is ever missing."""
+    speeds.update(fresh)
+    for peer in set(speeds) - set(fresh):
+        del speeds[peer]
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,7 @@ from peer.device_facts import DeviceFacts
 from peer.join import Node, join_as_leader
 from peer.node.exchange import open_group
 from peer.node.family import Family, connect_store, listen_for_word
-from peer.node.follower import Follower
+from peer.node.follower import follow
 from peer.node.followers import Followers, NoFollowers
 from peer.node.orders import Order, Orders, RanksLost
 from peer.options import JoinOptions
@@ -120,5 +120,5 @@ def _follow(options: JoinOptions, facts: DeviceFacts, family: Family, orders: Or
     setup = orders.await_setup()
     if setup is not None:
         meet = lambda: open_group(store, torch.device(facts.device), family.rank, family.ranks)  # noqa: E731
-        Follower(setup, options, facts, orders, family, meet).run()
+        follow(setup, options, facts, orders, family, meet)
     return Ending()

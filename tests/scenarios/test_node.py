@@ -13,7 +13,7 @@ from peer.node.family import is_alive
 from tests.scenarios.swarm_under_test import SwarmUnderTest, family, kill_main, wait_for_leftovers
 
 # several processes import and compute on few cores
-DEADLINE = 240.0
+DEADLINE = 400.0
 
 
 @pytest.fixture
