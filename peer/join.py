@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.device import choose_device, inspect_device, prepare_compute
 from peer.device_facts import DeviceFacts
+from peer.device_readings import read_devices
 from peer.global_step import GlobalStep
 from peer.grace import Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
@@ -67,10 +68,12 @@ class Node:
     """What this process has beside itself when it leads the ranks of a node; alone, it has nothing.
 
     :param facts: of our own device
+    :param devices: of all ranks, by name
     :param listen: starts to listen for the supervisor's word that we are to go, and calls what it is given with it
     """
 
     facts: DeviceFacts
+    devices: Sequence[str] = ()
     followers: NoFollowers = field(default_factory=NoFollowers)
     listen: Callable[[Callable[[str], None]], None] | None = None
 
@@ -191,7 +194,11 @@ def _participate(
             client_mode=options.client_mode,
         ),
         state.settings,
+<<<<<<< HEAD
         TicketRenewal(credentials, service),
+=======
+        lambda: read_devices(node.devices or (node.facts.device,)),
+>>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
     )
     samples = open_samples(
         spec,

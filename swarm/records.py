@@ -25,6 +25,8 @@ from swarm.ticket import PeerIdText, Ticket, Warrant
 from swarm.warrant import is_warranted
 
 MAX_ADDRESSES = 4
+# with readings of so many, a record is still well below its limit
+MAX_DEVICES = 16
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 # a record from further in the future would never end
 MAX_CLOCK_DIFFERENCE_SECONDS = 60.0
@@ -85,6 +87,21 @@ class Lease(_Record):
     ticket: Ticket | None = None
 
 
+class DeviceReading(BaseModel):
+    """What a device does right now.
+
+    :param utilization: part of the last moments in which it computed, 0 to 1; `memory`: part of its memory in use
+    :param power: in watts; `temperature`: in degrees Celsius; None for what the driver does not tell
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    utilization: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    memory: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    power: Rate | None = None
+    temperature: Annotated[float, Field(ge=-100, le=1000, allow_inf_nan=False)] | None = None
+
+
 class PeerRecord(_Record):
     """What a peer is and has done; renewed rarely."""
 
@@ -114,9 +131,14 @@ class PeerRecord(_Record):
     # how often the state had to be fetched again, by reason
     reloads: Annotated[dict[ShortText, Count], Field(max_length=8)] = {}
     last_error: ShortText = ""
+<<<<<<< HEAD
     # rounds in which others sent or returned what cannot be a gradient, by peer id
     offences: Annotated[dict[PeerIdText, Count], Field(max_length=8)] = {}
     ticket: Ticket | None = None
+=======
+    # one per accelerator; nothing of CPUs
+    devices: Annotated[tuple[DeviceReading, ...], Field(max_length=MAX_DEVICES)] = ()
+>>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
 
 
 class HeadRecord(_Record):

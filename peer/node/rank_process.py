@@ -63,7 +63,16 @@ def run_rank(options: JoinOptions, devices: Sequence[DeviceFacts], *, as_json: b
     orders = Orders(PrefixStore("orders", store), ranks)
     try:
         if rank == 0:
-            return _lead(options, facts, family, orders, store, (host, port), as_json)
+            return _lead(
+                options,
+                facts,
+                [device.device for device in devices],
+                family,
+                orders,
+                store,
+                (host, port),
+                as_json,
+            )
         return _follow(options, facts, family, orders, store)
     except RanksLost as error:
         print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
@@ -86,6 +95,7 @@ def share_processors(facts: DeviceFacts, ranks: int) -> None:
 def _lead(
     options: JoinOptions,
     facts: DeviceFacts,
+    devices: Sequence[str],
     family: Family,
     orders: Orders,
     store: Store,
@@ -102,7 +112,7 @@ def _lead(
         join_as_leader(
             options,
             reporter,
-            Node(facts, followers, lambda tell: listen_for_word(*address, tell)),
+            Node(facts, devices, followers, lambda tell: listen_for_word(*address, tell)),
         )
     except RanksLost:
         raise
