@@ -95,7 +95,7 @@ def run_ranks(entrypoint: Callable[..., Any], args: tuple[Any, ...], ranks: int,
     """Run `entrypoint(*args)` in so many processes until all have returned, or one has failed and all have ended."""
     # else the agent's handlers would take the place of ours, and end the ranks instead of letting them leave
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
-    with tempfile.TemporaryDirectory(prefix="artel-ranks-") as logs:
+    with tempfile.TemporaryDirectory() as logs:
         spec = WorkerSpec(
             role="rank",
             local_world_size=ranks,

@@ -18,10 +18,11 @@ from peer.node.agent import OneNode, has_succeeded, in_a_fork, run_ranks, start_
 from peer.node.devices import probe
 from peer.node.entry import enter_rank
 from peer.node.family import JOINED, TOLD, connect_store
+from peer.node.scratch import scratch_folder
 from peer.options import JoinOptions
 from swarm.errors import ArtelError, BadInput, OperationFailed
 
-ENTRY_MODULE = "peer.node.rank_process"
+FORK_SERVER_MODULE = "peer.node.fork_server"
 PROBE_SECONDS = 120.0
 # so many lives in a row that ended soon after their beginning, and we give up
 MAX_SHORT_LIVES = 5
@@ -46,7 +47,14 @@ def run_node(
     :raises ArtelError: with words for the user
     """
     end_at_once_when_told()
-    start_fork_server(ENTRY_MODULE)
+    with scratch_folder():
+        _supervise(options, devices, probe_devices, as_json=as_json, debug=debug)
+
+
+def _supervise(
+    options: JoinOptions, devices: Sequence[str], probe_devices: Probe, *, as_json: bool, debug: bool
+) -> None:
+    start_fork_server(FORK_SERVER_MODULE)
     grace = Grace(options.grace)
     grace.start()
     short_lives = 0
