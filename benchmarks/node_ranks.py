@@ -54,9 +54,8 @@ def main() -> None:
 def print_table(options: argparse.Namespace, measured: dict) -> None:
     """Medians over the rounds, and ratios within them."""
     alone = measured["seconds"]["no exchange"]
-    print(
-        f"{options.ranks} ranks, {options.micro_batches} micro-batches a global step, gloo, {measured['parameters']:,} parameters"
-    )
+    shape = f"{options.ranks} ranks, {options.micro_batches} micro-batches a global step"
+    print(f"{shape}, gloo, {measured['parameters']:,} parameters")
     print(f"{'':24}{'MiB a step':>12}{'s a step':>12}{'of no exchange':>18}")
     for name, seconds in measured["seconds"].items():
         ratio = statistics.median(own / base for own, base in zip(seconds, alone, strict=True))
