@@ -194,11 +194,8 @@ def _participate(
             client_mode=options.client_mode,
         ),
         state.settings,
-<<<<<<< HEAD
         TicketRenewal(credentials, service),
-=======
         lambda: read_devices(node.devices or (node.facts.device,)),
->>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
     )
     samples = open_samples(
         spec,

@@ -16,11 +16,7 @@ from swarm.credentials import TicketRenewal
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.errors import OperationFailed
 from swarm.introductions import addresses_to_publish
-<<<<<<< HEAD
-from swarm.records import EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
-=======
-from swarm.records import DeviceReading, HeadRecord, Lease, PeerRecord, SettingsRecord
->>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
+from swarm.records import DeviceReading, EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
 from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -84,19 +80,13 @@ class Presence:
         spec: RunSpec,
         description: Description,
         settings: SettingsBook | None = None,
-<<<<<<< HEAD
         renewal: TicketRenewal | None = None,
-    ):
-        self.board, self.spec, self.description = board, spec, description
-        self.settings = settings or SettingsBook(spec)
-        self._renewal = renewal
-=======
         read_devices: Callable[[], tuple[DeviceReading, ...]] = tuple,
     ):
         self.board, self.spec, self.description = board, spec, description
         self.settings = settings or SettingsBook(spec)
+        self._renewal = renewal
         self._read_devices = read_devices
->>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
         self.peer_id = board.identity.peer_id
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
@@ -238,12 +228,9 @@ class Presence:
             samples_taken_over=activity.samples_taken_over,
             reloads=dict(activity.reloads),
             last_error=activity.last_error[:200],
-<<<<<<< HEAD
             offences=dict(activity.offences),
             ticket=self.board.admission.own_ticket,
-=======
             devices=self._read_devices(),
->>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
         )
 
     def _make_view(self) -> SwarmView:

@@ -131,14 +131,11 @@ class PeerRecord(_Record):
     # how often the state had to be fetched again, by reason
     reloads: Annotated[dict[ShortText, Count], Field(max_length=8)] = {}
     last_error: ShortText = ""
-<<<<<<< HEAD
     # rounds in which others sent or returned what cannot be a gradient, by peer id
     offences: Annotated[dict[PeerIdText, Count], Field(max_length=8)] = {}
     ticket: Ticket | None = None
-=======
     # one per accelerator; nothing of CPUs
     devices: Annotated[tuple[DeviceReading, ...], Field(max_length=MAX_DEVICES)] = ()
->>>>>>> fdde594 (Readings of GPUs in the peer record, shares of time in the reports, a peer beside the coordinator)
 
 
 class HeadRecord(_Record):
