@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,12 @@ def run(
         ),
     ] = None,
     exit_when_finished: Annotated[bool, typer.Option(help="End after the last step's checkpoint.")] = False,
+    with_local_peer: Annotated[
+        bool, typer.Option("--with-local-peer", help="Train on this machine as well, on all its GPUs.")
+    ] = False,
+    local_peer_options: Annotated[
+        str, typer.Option(help="Options of `peer join` for it, in one string: '--device cpu --ranks 4'.")
+    ] = "",
 ) -> None:
     """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
     from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator, tls_of
@@ -78,6 +85,7 @@ def run(
         authority=authority,
         invitation=require_token(ticket) if ticket else None,
         resume_from=resume_from,
+        local_peer=shlex.split(local_peer_options) if with_local_peer or local_peer_options else None,
     )
     run_coordinator(options, lambda line: print(line, flush=True))
 

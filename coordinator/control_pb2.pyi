@@ -59,7 +59,7 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., state: _Optional[str] = ..., global_step: _Optional[int] = ..., target_batch_size: _Optional[int] = ..., peers_online: _Optional[int] = ..., samples_per_second: _Optional[float] = ..., samples_total: _Optional[int] = ..., goodput: _Optional[float] = ..., train_loss: _Optional[float] = ..., heldout_loss: _Optional[float] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., generated_at: _Optional[float] = ..., started_at: _Optional[float] = ..., target_steps: _Optional[int] = ..., samples_accumulated: _Optional[int] = ..., reason: _Optional[str] = ..., split: _Optional[bool] = ..., join_line: _Optional[str] = ..., fingerprint: _Optional[str] = ..., paused: _Optional[bool] = ..., settings_version: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("peer_id", "name", "state", "device", "ranks", "samples_per_second", "samples_contributed", "global_step", "loss", "last_seen", "client_mode", "version", "hardware", "error", "share", "samples_accumulated", "partial_rounds", "failed_rounds", "reloads", "goodput", "handed_over", "taken_over")
+    __slots__ = ("peer_id", "name", "state", "device", "ranks", "samples_per_second", "samples_contributed", "global_step", "loss", "last_seen", "client_mode", "version", "hardware", "error", "share", "samples_accumulated", "partial_rounds", "failed_rounds", "reloads", "goodput", "handed_over", "taken_over", "devices")
     class ReloadsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class Peer(_message.Message):
     GOODPUT_FIELD_NUMBER: _ClassVar[int]
     HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
     TAKEN_OVER_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     name: str
     state: str
@@ -111,7 +112,20 @@ class Peer(_message.Message):
     goodput: float
     handed_over: int
     taken_over: int
-    def __init__(self, peer_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., ranks: _Optional[int] = ..., samples_per_second: _Optional[float] = ..., samples_contributed: _Optional[int] = ..., global_step: _Optional[int] = ..., loss: _Optional[float] = ..., last_seen: _Optional[float] = ..., client_mode: _Optional[bool] = ..., version: _Optional[str] = ..., hardware: _Optional[str] = ..., error: _Optional[str] = ..., share: _Optional[float] = ..., samples_accumulated: _Optional[int] = ..., partial_rounds: _Optional[int] = ..., failed_rounds: _Optional[int] = ..., reloads: _Optional[_Mapping[str, int]] = ..., goodput: _Optional[float] = ..., handed_over: _Optional[int] = ..., taken_over: _Optional[int] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, peer_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., ranks: _Optional[int] = ..., samples_per_second: _Optional[float] = ..., samples_contributed: _Optional[int] = ..., global_step: _Optional[int] = ..., loss: _Optional[float] = ..., last_seen: _Optional[float] = ..., client_mode: _Optional[bool] = ..., version: _Optional[str] = ..., hardware: _Optional[str] = ..., error: _Optional[str] = ..., share: _Optional[float] = ..., samples_accumulated: _Optional[int] = ..., partial_rounds: _Optional[int] = ..., failed_rounds: _Optional[int] = ..., reloads: _Optional[_Mapping[str, int]] = ..., goodput: _Optional[float] = ..., handed_over: _Optional[int] = ..., taken_over: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("utilization", "memory", "power", "temperature")
+    UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    POWER_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    utilization: float
+    memory: float
+    power: float
+    temperature: float
+    def __init__(self, utilization: _Optional[float] = ..., memory: _Optional[float] = ..., power: _Optional[float] = ..., temperature: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("step", "path", "heldout_loss", "digest", "saved_at", "size_bytes", "heldout_accuracy")

@@ -36,6 +36,7 @@ from coordinator.events import Event
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
 from coordinator.keeper_thread import KeeperThread
+from coordinator.local_peer import LocalPeer, join_arguments
 from coordinator.metric_logs import TensorBoardLog
 from coordinator.model_card import NAMED_CONTRIBUTORS
 from coordinator.publisher import Publisher
@@ -81,6 +82,7 @@ class CoordinatorOptions:
 
     :param authority: key of the run's first coordinator, for a further one; `invitation`: its token instead of the key
     :param resume_from: checkpoint, or folder of checkpoints, to begin with
+    :param local_peer: options of a peer to start on this machine; None for none
     """
 
     spec_path: Path
@@ -95,6 +97,7 @@ class CoordinatorOptions:
     authority: Path | None = None
     invitation: str | None = None
     resume_from: Path | None = None
+    local_peer: Sequence[str] | None = None
 
 
 def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
@@ -133,7 +136,14 @@ def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
         control.start()
         stack.callback(control.stop)
         coordinator.announce_addresses(say, server.address, control.address)
-        coordinator.serve(_stop_on_signals(), options.exit_when_finished, say)
+        stop = _stop_on_signals()
+        if options.local_peer is not None:
+            fingerprint = run.signed.fingerprint
+            arguments = join_arguments(dht, options.host_maddrs, fingerprint, options.local_peer)
+            peer = LocalPeer(arguments, say)
+            stack.callback(peer.end)
+            stop = peer.stop_after(stop)
+        coordinator.serve(stop, options.exit_when_finished, say)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from swarm.records import DeviceReading
 from swarm.trouble import describe_trouble
 
 PeerState = Literal["joining", "syncing", "training", "averaging", "leaving", "stalled", "lost"]
@@ -52,6 +53,9 @@ class PeerStatus(BaseModel):
     """Samples that it computed and, when leaving, handed over to another peer; since it last joined."""
     taken_over: int = 0
     """Samples that it took over from peers that left; since it last joined."""
+
+    devices: tuple[DeviceReading, ...] = ()
+    """What its accelerators do right now."""
 
     @property
     def trouble(self) -> str:

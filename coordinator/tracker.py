@@ -240,6 +240,7 @@ class Tracker:
             goodput=counters.goodput(pending),
             handed_over=record.samples_handed_over,
             taken_over=record.samples_taken_over,
+            devices=record.devices,
         )
 
     def _state_of_run(self, online: list[PeerStatus], now: float) -> tuple[RunState, str | None]:

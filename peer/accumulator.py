@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from peer.loss_scale import LossScale
+
 
 class Accumulator:
     """Gradient accumulation weighted by samples.
@@ -23,10 +25,13 @@ class Accumulator:
     >>> buffers = [torch.empty(2)]
     >>> accumulator.mean_into(buffers), buffers[0].tolist()
     (True, [1.0, 3.0])
+
+    :param scale: for micro-batches whose backward pass is in fp16
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter]):
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], scale: LossScale | None = None):
         self._parameters = list(parameters)
+        self.scale = scale
         self.samples = 0
         self.samples_taken_over = 0
         self.loss_sum = 0.0
@@ -37,14 +42,57 @@ class Accumulator:
         return self.loss_sum / self.samples if self.samples else None
 
     def add(self, loss: torch.Tensor, samples: int) -> bool:
-        """Backpropagate the mean loss of a micro-batch of `samples`; False (and nothing added) if it is not finite."""
+        """Backpropagate the mean loss of a micro-batch of `samples`.
+
+        :returns: False, and nothing was added, if the loss is not finite, or its scaled gradient
+        """
         value = float(loss.detach())
         if not torch.isfinite(loss.detach()):
             return False
-        (loss * samples).backward()
+        if self.scale is None:
+            (loss * samples).backward()
+        elif not self._add_scaled(loss, samples, self.scale):
+            return False
         self.samples += samples
         self.loss_sum += value * samples
         return True
+
+    def _add_scaled(self, loss: torch.Tensor, samples: int, scale: LossScale) -> bool:
+        """Add the gradient only when it is known to be finite: an infinity could not be taken out of a sum again."""
+        sums = [parameter.grad for parameter in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        (loss.float() * scale.value).backward()
+        fresh = [parameter.grad for parameter in self._parameters]
+        if finite := all_finite([gradient for gradient in fresh if gradient is not None]):
+            for parameter, total, gradient in zip(self._parameters, sums, fresh, strict=True):
+                if gradient is not None:
+                    gradient.mul_(samples / scale.value)
+                    parameter.grad = gradient if total is None else total.add_(gradient)
+                else:
+                    parameter.grad = total
+            scale.passed()
+        else:
+            for parameter, total in zip(self._parameters, sums, strict=True):
+                parameter.grad = total
+            scale.overflowed()
+        return finite
+
+    def sums(self) -> list[torch.Tensor]:
+        """The sum of gradients per parameter, zeros for none; what is not finite empties the accumulator first."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if not all_finite(gradients):
+            self.reset()
+        return [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in self._parameters
+        ]
+
+    def replace(self, sums: Sequence[torch.Tensor], samples: int, loss_sum: float) -> None:
+        """Hold what all ranks of a node have accumulated instead of our own part of it."""
+        for parameter, total in zip(self._parameters, sums, strict=True):
+            parameter.grad = total
+        self.samples, self.loss_sum = samples, loss_sum
 
     def take_over(self, mean: Sequence[torch.Tensor], samples: int, loss_sum: float) -> None:
         """Add what another peer has accumulated: its mean gradient per sample, and how many samples that is of."""
@@ -82,3 +130,11 @@ class Accumulator:
             parameter.grad = None
         self.samples = self.samples_taken_over = 0
         self.loss_sum = 0.0
+
+
+def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether there is no infinity and no NaN; asks a device only once."""
+    if not tensors:
+        return True
+    # the norm of one is not finite if any of its values is not, or if the values are beyond all use
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(tensors)))).all())

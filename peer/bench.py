@@ -19,7 +19,6 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from peer.bench_plan import BenchPlan
-from peer.device import JOIN_PRECISIONS
 from peer.micro_batch_search import Trial, recommended
 from swarm.errors import OperationFailed
 from swarm.lifeline import set_parent_death_signal
@@ -41,9 +40,8 @@ class BenchReport:
 
     @property
     def recommended(self) -> Trial:
-        """The setting to choose, among those that `peer join` can train in."""
-        usable = [trial for trial in self.trials if trial.precision in JOIN_PRECISIONS]
-        return recommended(usable or self.trials)
+        """The setting to choose."""
+        return recommended(self.trials)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -74,7 +72,9 @@ class BenchReport:
 def options_of(trial: Trial) -> str:
     """The options of `peer join` that choose a setting."""
     compile_option = " --compile" if trial.compiled else ""
-    return f"--micro-batch-size {trial.micro_batch_size} --precision {trial.precision}{compile_option}"
+    checkpointing = " --gradient-checkpointing" if trial.gradient_checkpointing else ""
+    size = trial.micro_batch_size
+    return f"--micro-batch-size {size} --precision {trial.precision}{compile_option}{checkpointing}"
 
 
 def _cells(trial: Trial) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from model import LeanAlbertConfig
+from peer.device import choose_precision, has_cpu_bf16
 from swarm.errors import BadInput
 from swarm.spec import RunSpec, load_spec
 
@@ -36,13 +37,17 @@ class Workload:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """All settings to measure, on one device. `settings` are pairs (precision, compiled)."""
+    """All settings to measure, on one device. `settings` are pairs (precision, compiled).
+
+    :param checkpointing: of gradients: `never`, `always`, or `if needed`, where memory ended a search without it
+    """
 
     workload: Workload
     device: str
     settings: tuple[tuple[str, bool], ...]
     search_seconds: float
     with_data: bool
+    checkpointing: str = "never"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -105,8 +110,8 @@ def settings_for(
 
 
 def default_precisions(device: torch.device) -> tuple[str, ...]:
-    """bf16 first where the hardware has it; on a CPU without it, it is only emulated and not worth the time."""
+    """What `peer join` would choose first; on a CPU without bf16, it is only emulated and not worth the time."""
     if device.type == "cuda":
-        return ("bf16", "fp32") if torch.cuda.is_bf16_supported() else ("fp32",)
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return ("fp32", "bf16") if has_bf16 else ("fp32",)
+        best = choose_precision(None, device)
+        return (best, "fp32") if best != "fp32" else ("fp32",)
+    return ("fp32", "bf16") if has_cpu_bf16() else ("fp32",)

@@ -23,7 +23,7 @@ from model.host_allocator import keep_freed_memory
 from model.training_step import StepSetting, autocast, built_model, measure
 from peer.available_memory import available_memory
 from peer.bench_plan import BenchPlan
-from peer.micro_batch_search import Limits, Trial, recommended, search
+from peer.micro_batch_search import Limits, Outcome, Trial, recommended, search
 from peer.synthetic_text import synthetic_stream
 
 # gradient, both moments, the averager's copy and the one that newcomers download, in fp32
@@ -46,29 +46,47 @@ def main() -> None:
 
 def measure_all(plan: BenchPlan) -> list[Trial]:
     """Every setting of the plan, each by a search of its own."""
-    config = LeanAlbertConfig.from_dict(plan.workload.config)
     found: list[Trial] = []
     for precision, compiled in plan.settings:
-        shape = StepSetting(
-            config, 1, plan.workload.sequence_length, precision, compiled=compiled, device=plan.device
-        )
-        model = built_model(shape)
-        outcome = search(
-            lambda size, shape=shape, model=model: _say_trial(_trial(shape, size, model)),  # type: ignore[misc]
-            _limits(plan, model),
-            rival=max((trial.samples_per_second for trial in found), default=0.0),
-            # a graph is compiled once in a peer's life: its time says nothing of whether to go on
-            count_only_steps=compiled,
-        )
+        outcome = _search(plan, precision, compiled, plan.checkpointing == "always", found)
         found += outcome.trials
-        _say({"stopped": outcome.stopped, "precision": precision, "compiled": compiled})
+        if outcome.memory_ended and plan.checkpointing == "if needed":
+            found += _search(plan, precision, compiled, True, found).trials
     return found
+
+
+def _search(
+    plan: BenchPlan, precision: str, compiled: bool, checkpointing: bool, found: list[Trial]
+) -> Outcome:
+    shape = StepSetting(
+        LeanAlbertConfig.from_dict(plan.workload.config),
+        1,
+        plan.workload.sequence_length,
+        precision,
+        compiled=compiled,
+        gradient_checkpointing=checkpointing,
+        device=plan.device,
+    )
+    model = built_model(shape)
+    outcome = search(
+        lambda size: _say_trial(_trial(shape, size, model)),
+        _limits(plan, model),
+        rival=max((trial.samples_per_second for trial in found), default=0.0),
+        # a graph is compiled once in a peer's life: its time says nothing of whether to go on
+        count_only_steps=compiled,
+    )
+    _say({"stopped": outcome.stopped, "precision": precision, "compiled": compiled})
+    return outcome
 
 
 def waiting_for_data(plan: BenchPlan, trial: Trial) -> dict[str, Any]:
     """Train on a real stream for a few micro-batches and see how long it lets us wait."""
     config, length = LeanAlbertConfig.from_dict(plan.workload.config), plan.workload.sequence_length
-    model = built_model(StepSetting(config, 1, length, trial.precision, trial.compiled, device=plan.device))
+    model = built_model(
+        StepSetting(
+            config, 1, length, trial.precision, trial.compiled, trial.gradient_checkpointing, plan.device
+        )
+    )
     with synthetic_stream(config.vocab_size, length, trial.micro_batch_size) as stream:
         next(stream)  # opens files and starts reading ahead, once in a peer's life
         before, started = stream.wait_seconds, time.perf_counter()
@@ -95,6 +113,7 @@ def _trial(shape: StepSetting, size: int, model: LeanAlbertForPreTraining) -> Tr
         cost.samples_per_second,
         cost.tokens_per_second,
         cost.peak_memory_bytes,
+        shape.gradient_checkpointing,
     )
 
 

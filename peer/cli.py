@@ -33,15 +33,25 @@ def join(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown on the dashboard.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that compute, one per device; by default all GPUs, or the CPU once."
+        ),
     ] = None,
     micro_batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Samples per forward pass; found by a short search if not given."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; bf16 on a GPU that has it if not given.")
+        str | None,
+        typer.Option(help="fp32, bf16 or fp16; by default bf16 where the device has it, fp16 on older GPUs."),
     ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Recompute activations, even if memory suffices.")
+    ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; see `peer bench`.")] = False,
     client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
     host_maddrs: Annotated[
@@ -83,18 +93,19 @@ def join(
     # a wrong address is told before the seconds that the next imports take
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
     invitation = require_token(ticket) if ticket else None
-    from peer.join import JoinOptions
-    from peer.join import join as join_run
+    from peer.node.devices import devices_for
+    from peer.options import JoinOptions
     from peer.preemption import PreemptionNotice
-    from peer.reporting import make_reporter
 
     options = JoinOptions(
         addresses=addresses,
         fingerprint=run.removeprefix("sha256:") if run else None,
         name=name,
         device=device,
+        ranks=ranks,
         micro_batch_size=micro_batch_size,
         precision=precision,
+        gradient_checkpointing=gradient_checkpointing,
         compiled=compile,
         client_mode=client_mode,
         host_maddrs=host_maddrs or [],
@@ -105,6 +116,15 @@ def join(
         invitation=invitation,
         preemption_notice=PreemptionNotice(preemption_notice) if preemption_notice else None,
     )
+    devices = devices_for(device, ranks)
+    if len(devices) > 1:
+        from peer.node.supervisor import run_node
+
+        run_node(options, devices, as_json=json, debug=os.environ.get("ARTEL_DEBUG") == "1")
+        return
+    from peer.join import join as join_run
+    from peer.reporting import make_reporter
+
     reporter = make_reporter(json)
     try:
         join_run(options, reporter)

@@ -11,9 +11,12 @@ import torch
 from model.fp32_matmul import allow_onednn_fp32
 from model.host_allocator import keep_freed_memory
 from model.training_step import compile_layers
+from peer.device_facts import DeviceFacts
 from swarm.errors import BadInput
 
-JOIN_PRECISIONS = ("fp32", "bf16")
+JOIN_PRECISIONS = ("fp32", "bf16", "fp16")
+# the first GPUs whose matrix units compute in fp16
+TENSOR_CORES_SINCE = (7, 0)
 
 
 def choose_device(wanted: str | None) -> torch.device:
@@ -37,15 +40,32 @@ def describe_device(device: torch.device) -> str:
 
 
 def choose_precision(wanted: str | None, device: torch.device) -> str:
-    """bf16 where a GPU has it, fp32 elsewhere, unless told; raises `BadInput` for a precision nobody trains in.
+    """bf16 where the hardware has it, else fp16 on GPUs with tensor cores (Volta), else fp32; unless told.
 
-    fp16 is not among them: it needs loss scaling, and a peer's gradients must not depend on a scale of its own.
+    fp16 is trained with loss scaling, see `peer.loss_scale`.
+
+    :raises BadInput: a precision that nobody trains in, or that this device cannot
     """
-    if wanted is None:
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if wanted not in JOIN_PRECISIONS:
-        raise BadInput(f"--precision {wanted} is not one of {', '.join(JOIN_PRECISIONS)}")
-    return wanted
+    if wanted is not None:
+        if wanted not in JOIN_PRECISIONS:
+            raise BadInput(f"--precision {wanted} is not one of {', '.join(JOIN_PRECISIONS)}")
+        return wanted
+    if device.type == "cuda":
+        # without emulation: Volta can be made to compute in bf16, many times slower than in fp16
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability(device) >= TENSOR_CORES_SINCE else "fp32"
+    return "bf16" if device.type == "cpu" and has_cpu_bf16() else "fp32"
+
+
+def has_cpu_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices itself (AVX-512 BF16, AMX); others only emulate it."""
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def inspect_device(device: torch.device, precision: str | None) -> DeviceFacts:
+    """What we need to know of a device; starts CUDA on it. Raises `BadInput` for a precision it does not have."""
+    return DeviceFacts(str(device), describe_device(device), choose_precision(precision, device))
 
 
 def can_compile(device: torch.device) -> bool:

@@ -40,6 +40,8 @@ class StepSeconds:
     :param matchmaking: finding the group, and attempts that failed; `allreduce`: exchanging
     :param averaging: all of the step after it was due: the two above, and the update
     :param data: waiting for samples to train on
+    :param reduce: on a node, moving the ranks' sums to the leader, the wait for the slowest included
+    :param broadcast: on a node, handing the parameters out
     :param total: from the end of our last step to the end of this one
     """
 
@@ -48,10 +50,24 @@ class StepSeconds:
     averaging: float
     total: float
     data: float = 0.0
+    reduce: float = 0.0
+    broadcast: float = 0.0
 
     @property
     def compute(self) -> float:
-        return self.total - self.averaging
+        return max(0.0, self.total - self.averaging - self.data - self.reduce - self.broadcast)
+
+    def shares(self) -> dict[str, float]:
+        """What part of the time since our last step went into what; they add up to 1."""
+        parts = {
+            "compute": self.compute,
+            "data": self.data,
+            "reduce": self.reduce,
+            "averaging": self.averaging,
+            "broadcast": self.broadcast,
+        }
+        whole = sum(parts.values()) or 1.0
+        return {name: seconds / whole for name, seconds in parts.items()}
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,13 @@ class Grace:
             return self.seconds
         return max(0.0, self._deadline - FAREWELL_SECONDS - time.monotonic())
 
-    def start(self) -> None:
-        """Listen to signals from now on; call in the main thread, after the child processes were forked."""
+    def start(self, *, signals: bool = True) -> None:
+        """Listen to signals from now on; call in the main thread, after the child processes were forked.
+
+        :param signals: False if somebody else listens to them and calls `request`
+        """
         threading.Thread(target=self._run, name="grace", daemon=True).start()
-        for name in SIGNALS:
+        for name in SIGNALS if signals else ():
             signal.signal(getattr(signal, name), self._handle)
 
     def request(self, reason: str) -> None:

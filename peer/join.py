@@ -9,34 +9,32 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from data_prep.tokenizer import load_tokenizer
-from model import LeanAlbertForPreTraining
 from peer.accumulator import Accumulator
 from peer.departure import Departure
-from peer.device import (
-    choose_device,
-    choose_precision,
-    describe_device,
-    prepare_compute,
-    require_compiler,
-)
+from peer.device import choose_device, inspect_device, prepare_compute, require_compiler
+from peer.device_facts import DeviceFacts
+from peer.device_readings import read_devices
 from peer.global_step import GlobalStep
-from peer.grace import DEFAULT_GRACE_SECONDS, Grace, end_at_once_when_told
+from peer.grace import Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
-from peer.micro_batch import micro_batch_size_for
-from peer.preemption import PreemptionNotice
+from peer.loss_scale import LossScale
+from peer.micro_batch import Shape, shape_for
+from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.node.followers import NoFollowers
+from peer.node.orders import Setup
+from peer.options import JoinOptions
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
-from peer.samples import open_samples
+from peer.samples import open_samples, reading_speeds
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from peer.training_loop import TrainingLoop
@@ -67,24 +65,18 @@ _ANIMALS = (
 
 
 @dataclass(frozen=True)
-class JoinOptions:
-    """What may differ between peers; everything else comes from the run bundle."""
+class Node:
+    """What this process has beside itself when it leads the ranks of a node; alone, it has nothing.
 
-    addresses: Sequence[Address]
-    fingerprint: str | None = None
-    name: str | None = None
-    device: str | None = None
-    micro_batch_size: int | None = None
-    precision: str | None = None
-    compiled: bool = False
-    client_mode: bool = False
-    host_maddrs: Sequence[str] = ()
-    announce_maddrs: Sequence[str] = ()
-    cache_dir: Path = Path()
-    stop_after_steps: int | None = None
-    grace: float = DEFAULT_GRACE_SECONDS
-    invitation: str | None = None
-    preemption_notice: PreemptionNotice | None = None
+    :param facts: of our own device
+    :param devices: of all ranks, by name
+    :param listen: starts to listen for the supervisor's word that we are to go, and calls what it is given with it
+    """
+
+    facts: DeviceFacts
+    devices: Sequence[str] = ()
+    followers: NoFollowers = field(default_factory=NoFollowers)
+    listen: Callable[[Callable[[str], None]], None] | None = None
 
 
 def join(options: JoinOptions, reporter: Reporter) -> None:
@@ -92,14 +84,19 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
     end_at_once_when_told()
     increase_file_limit()
     with sockets_of_our_own():
-        _join(options, reporter)
+        device = choose_device(options.device)
+        _join(options, reporter, Node(inspect_device(device, options.precision)))
 
 
-def _join(options: JoinOptions, reporter: Reporter) -> None:
-    device = choose_device(options.device)
-    options = replace(options, precision=choose_precision(options.precision, device))
+def join_as_leader(options: JoinOptions, reporter: Reporter, node: Node) -> None:
+    """The same, as rank 0 of a node whose supervisor listens to signals; raises `RanksLost` as well."""
+    with sockets_of_our_own():
+        _join(options, reporter, node)
+
+
+def _join(options: JoinOptions, reporter: Reporter, node: Node) -> None:
     if options.compiled:
-        require_compiler(device)
+        require_compiler(torch.device(node.facts.device))
     require_port_free(options.host_maddrs)
     addresses = require_reachable(options.addresses)
     cache = BundleCache(options.cache_dir)
@@ -108,7 +105,8 @@ def _join(options: JoinOptions, reporter: Reporter) -> None:
         signed, bundle = _get_bundle(options, addresses, cache, credentials)
         manifest = signed.open()
         spec = load_spec_of(bundle, manifest)
-        options = _with_micro_batch_size(options, spec, device, reporter)
+        # before hivemind forks, because it starts a process that measures
+        shape = shape_for(spec, node.facts, options, reporter.message)
         admission = Admission(
             spec.run_id,
             [manifest.authority],
@@ -124,7 +122,7 @@ def _join(options: JoinOptions, reporter: Reporter) -> None:
             admission=admission,
         )
         try:
-            _participate(options, reporter, spec, manifest, bundle, identity, dht, device, credentials)
+            _participate(options, reporter, spec, manifest, bundle, identity, dht, node, shape, credentials)
         finally:
             dht.shutdown()
 
@@ -156,22 +154,31 @@ def _participate(
     bundle: Path,
     identity: Identity,
     dht: TiedDHT,
-    device: torch.device,
+    node: Node,
+    shape: Shape,
     credentials: Credentials,
 ) -> None:
+    device, followers = torch.device(node.facts.device), node.followers
+    followers.tell_setup(Setup(spec.canonical_json().decode(), str(bundle), identity.peer_id))
     tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-    state = TrainingState(spec, _model_for(spec, tokenizer), device)
-    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    buffers = [torch.zeros(parameter.shape) for parameter in model.parameters() if parameter.requires_grad]
+    # the averager forks, so it comes before the model moves to a GPU
+    states: list[TrainingState] = []
     averager = SwarmAverager(
         buffers,
         dht,
         prefix=spec.run_id,
         spec=spec.averaging,
         client_mode=options.client_mode,
-        state_source=state.snapshot,
+        state_source=lambda: states[0].snapshot() if states else None,
     )
+    states.append(state := TrainingState(spec, model, device))
+    accumulator = Accumulator(state.parameters, LossScale() if node.facts.precision == "fp16" else None)
     grace = Grace(options.grace)
-    grace.start()
+    grace.start(signals=node.listen is None)
+    if node.listen is not None:
+        node.listen(grace.request)
     if options.preemption_notice:
         options.preemption_notice.watch(grace)
     suspension = SuspensionWatch(spec.leases.expiration)
@@ -182,31 +189,41 @@ def _participate(
     presence = Presence(
         RecordBoard(dht, spec.run_id, identity, contacts),
         spec,
-        Description(name, package_version(), describe_device(device), client_mode=options.client_mode),
+        Description(
+            name,
+            package_version(),
+            node.facts.description,
+            ranks=followers.ranks,
+            client_mode=options.client_mode,
+        ),
         state.settings,
         TicketRenewal(credentials, service),
+        lambda: read_devices(node.devices or (node.facts.device,)),
     )
     samples = open_samples(
         spec,
         tokenizer,
         bundle,
         options.cache_dir,
-        presence,
-        batch_size=options.micro_batch_size or spec.training.micro_batch_size,
+        identity.peer_id,
+        lambda: reading_speeds(presence.view),
+        batch_size=shape.micro_batch_size,
         warn=reporter.message,
+        ranks=followers.ranks,
     )
     try:
+        followers.meet(state.parameters, accumulator)
+        followers.watch(grace.request)
         BundleServer(bundle, dht.admission).start(service)
         ProbeServer().start(service)
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
-        accumulator = Accumulator(state.parameters)
         desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])
         desk.open(service)
         loop = TrainingLoop(
             spec,
             state,
-            samples,
+            MicroBatches(state.model, samples, accumulator, device, node.facts.precision, reporter.message),
             accumulator,
             GlobalStep(state, accumulator, averager, buffers, presence, suspension),
             Synchronizer(state, averager, presence, grace.requested, HeldoutEvaluator(bundle / HELDOUT_NAME)),
@@ -218,7 +235,7 @@ def _participate(
             suspension,
             reporter,
             grace.requested,
-            options.precision or "fp32",
+            followers,
         )
 
         def say_goodbye() -> None:
@@ -226,6 +243,8 @@ def _participate(
             reporter.left("the grace period is over", loop.samples_contributed, loop.samples_computed)
 
         grace.farewell = say_goodbye
+        if shape.gradient_checkpointing:
+            checkpoint_gradients(state.model)
         prepare_compute(state.model, device, compiled=options.compiled)
         try:
             reason = loop.run(options.stop_after_steps)
@@ -240,23 +259,6 @@ def _participate(
         samples.close()
         service.stop()
         averager.shutdown()
-
-
-def _with_micro_batch_size(
-    options: JoinOptions, spec: RunSpec, device: torch.device, reporter: Reporter
-) -> JoinOptions:
-    """The options with a size if none was given; before hivemind forks, because it starts a process that measures."""
-    if options.micro_batch_size is not None:
-        return options
-    precision = options.precision or "fp32"
-    size = micro_batch_size_for(
-        spec, device, precision, options.compiled, options.cache_dir, reporter.message
-    )
-    return replace(options, micro_batch_size=size)
-
-
-def _model_for(spec: RunSpec, tokenizer: PreTrainedTokenizerFast) -> LeanAlbertForPreTraining:
-    return build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 
 @contextmanager

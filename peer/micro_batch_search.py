@@ -15,6 +15,7 @@ WORTHWHILE_GAIN = 0.03
 # activations grow in proportion to the size; what libraries add on top does not always
 MEMORY_MARGIN = 1.15
 STEPS_PER_TRIAL = 3
+NOT_INTO_MEMORY = "would not fit into memory"
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,16 @@ class Trial:
     samples_per_second: float
     tokens_per_second: float
     memory_bytes: int
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trials in the order of their size, and in words why there are no more."""
+    """The trials in the order of their size, and in words why there are no more; `memory_ended` if it was memory."""
 
     trials: tuple[Trial, ...]
     stopped: str
+    memory_ended: bool = False
 
 
 def search(
@@ -74,14 +77,14 @@ def search(
         try:
             trials.append(measure(size))
         except MemoryError:
-            return Outcome(tuple(trials), f"{size} samples do not fit into memory")
+            return Outcome(tuple(trials), f"{size} samples do not fit into memory", memory_ended=True)
         size *= 2
         elapsed = clock() - started
         if count_only_steps:
             elapsed = STEPS_PER_TRIAL * sum(trial.seconds for trial in trials)
         reason = why_not(size, trials, limits, elapsed, rival)
         if reason:
-            return Outcome(tuple(trials), reason)
+            return Outcome(tuple(trials), reason, memory_ended=reason.endswith(NOT_INTO_MEMORY))
 
 
 def why_not(size: int, trials: Sequence[Trial], limits: Limits, elapsed: float, rival: float = 0.0) -> str:
@@ -92,7 +95,7 @@ def why_not(size: int, trials: Sequence[Trial], limits: Limits, elapsed: float, 
     if 2 * max(trial.samples_per_second for trial in trials) < rival:
         return "another precision is more than twice as fast"
     if predicted_memory(size, trials) > limits.memory_bytes:
-        return f"{size} samples would not fit into memory"
+        return f"{size} samples {NOT_INTO_MEMORY}"
     if 2 * last.seconds > limits.step_seconds:
         return f"{size} samples would take longer than {limits.step_seconds:.1f} s"
     if len(trials) >= 3 and last.samples_per_second < trials[-3].samples_per_second * (1 + WORTHWHILE_GAIN):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView, make_view
@@ -16,7 +16,7 @@ from swarm.credentials import TicketRenewal
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.errors import OperationFailed
 from swarm.introductions import addresses_to_publish
-from swarm.records import EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
+from swarm.records import DeviceReading, EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
 from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -81,10 +81,12 @@ class Presence:
         description: Description,
         settings: SettingsBook | None = None,
         renewal: TicketRenewal | None = None,
+        read_devices: Callable[[], tuple[DeviceReading, ...]] = tuple,
     ):
         self.board, self.spec, self.description = board, spec, description
         self.settings = settings or SettingsBook(spec)
         self._renewal = renewal
+        self._read_devices = read_devices
         self.peer_id = board.identity.peer_id
         self.activity = Activity()
         self._heads: dict[str, HeadRecord] = {}
@@ -228,6 +230,7 @@ class Presence:
             last_error=activity.last_error[:200],
             offences=dict(activity.offences),
             ticket=self.board.admission.own_ticket,
+            devices=self._read_devices(),
         )
 
     def _make_view(self) -> SwarmView:

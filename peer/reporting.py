@@ -107,9 +107,13 @@ class JsonReporter(Reporter):
                 "compute": round(report.seconds.compute, 3),
                 "matchmaking": round(report.seconds.matchmaking, 3),
                 "allreduce": round(report.seconds.allreduce, 3),
+                "averaging": round(report.seconds.averaging, 3),
                 "data": round(report.seconds.data, 4),
+                "reduce": round(report.seconds.reduce, 4),
+                "broadcast": round(report.seconds.broadcast, 4),
                 "total": round(report.seconds.total, 3),
             },
+            shares={name: round(share, 4) for name, share in report.seconds.shares().items()},
         )
 
     def settings(self, settings: RunSettings, step: int) -> None:
@@ -163,6 +167,7 @@ class PanelReporter(Reporter):
             "loss": loss,
             "samples": f"{report.swarm_samples} of {report.group} peers, {report.samples} of them yours",
             "averaging": f"{report.seconds.averaging:.1f} s, {report.received:.0%} received",
+            "time": ", ".join(f"{name} {share:.1%}" for name, share in report.seconds.shares().items()),
             "you": summary,
             "trouble": report.trouble or "none so far",
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from data_prep.remote_shard import RemoteShard, remote_shards
 from data_prep.shards import read_manifest
 from data_prep.shares import Shares
 from data_prep.stream import Batch, TrainingStream, stream_seed
-from peer.presence import Presence
 from swarm.bundle import SHARDS_FOLDER, shard_paths
 from swarm.clock import SwarmView
 from swarm.spec import RunSpec
@@ -37,12 +36,12 @@ Warn = Callable[[str], None]
 class Samples:
     """Micro-batches for the training loop.
 
-    >>> samples = Samples(stream, spec, presence, position_path, warn)      # doctest: +SKIP
+    >>> samples = Samples(stream, spec, position_path, warn)                # doctest: +SKIP
     >>> batch = samples.next_batch(global_step)                             # doctest: +SKIP
     """
 
-    def __init__(self, stream: TrainingStream, spec: RunSpec, presence: Presence, path: Path, warn: Warn):
-        self._stream, self._presence, self._path, self._warn = stream, presence, path, warn
+    def __init__(self, stream: TrainingStream, spec: RunSpec, path: Path, warn: Warn):
+        self._stream, self._path, self._warn = stream, path, warn
         self._length = spec.data.length_schedule
         self._waited_before = 0.0
         self._missed = self._repeated = 0
@@ -54,6 +53,20 @@ class Samples:
         self._stream.sequence_length = self._length(global_step)
         return next(self._stream)
 
+    @property
+    def position(self) -> float:
+        """How far in the text we are, in epochs."""
+        return self._stream.position
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of the batches to come."""
+        return self._stream.batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self._stream.batch_size = value
+
     def take_wait(self) -> float:
         """Seconds that the loop has waited for batches since this was last asked."""
         waited, self._waited_before = (
@@ -62,17 +75,19 @@ class Samples:
         )
         return waited
 
-    def keep_up(self, view: SwarmView, *, tolerance: float = TOLERATED_LAG) -> None:
-        """After a global step: save the position, tell it to others, and go where they are if we fell behind."""
-        if (others := self._median_position(view)) > self._stream.position + tolerance:
+    def keep_up(self, others: float, *, tolerance: float = TOLERATED_LAG) -> None:
+        """After a global step: save the position, and go where the others are if we fell behind.
+
+        :param others: their position, see `median_position`
+        """
+        if others > self._stream.position + tolerance:
             self._stream.catch_up(others)
-        self._presence.update(text_position=self._stream.position)
         self._tell_of_servers()
         self.save()
 
-    def join_others(self, view: SwarmView, global_step: int) -> None:
+    def join_others(self, others: float, global_step: int) -> None:
         """On arrival: what the others have read while we were not there is not ours any more."""
-        self.keep_up(view, tolerance=0.0)
+        self.keep_up(others, tolerance=0.0)
         self._stream.sequence_length = self._length(global_step)
         self._stream.read_ahead()
 
@@ -105,14 +120,6 @@ class Samples:
                 f"the position in the text kept in {self._path} cannot be used ({error}): starting anew"
             )
 
-    def _median_position(self, view: SwarmView) -> float:
-        positions = [
-            lease.text_position
-            for peer, lease in view.leases.items()
-            if peer != self._presence.peer_id and lease.state.contributes and lease.text_position
-        ]
-        return statistics.median(positions) if positions else 0.0
-
     def _tell_of_servers(self) -> None:
         missed, repeated = self._stream.units_missed, self._stream.units_repeated
         if repeated > self._repeated:
@@ -127,29 +134,31 @@ def open_samples(
     tokenizer: PreTrainedTokenizerFast,
     bundle: Path,
     cache_dir: Path,
-    presence: Presence,
+    peer_id: str,
+    speeds: Callable[[], Mapping[str, float]],
     *,
     batch_size: int,
     warn: Warn,
     rank: int = 0,
     ranks: int = 1,
 ) -> Samples:
-    """The samples of one rank of this peer; raises `DataError` if the run's text cannot be used."""
-    shares = Shares(
-        spec.seed, presence.peer_id, lambda: reading_speeds(presence.view), rank=rank, ranks=ranks
-    )
+    """The samples of one rank of this peer; raises `DataError` if the run's text cannot be used.
+
+    :param speeds: of everyone who reads the text right now, see `reading_speeds`
+    """
+    shares = Shares(spec.seed, peer_id, speeds, rank=rank, ranks=ranks)
     stream = TrainingStream(
         _remote(spec, bundle, cache_dir) if is_url(spec.data.source) else shard_paths(bundle),
         WholeWordMasker(tokenizer),
         sequence_length=spec.data.sequence_length,
         batch_size=batch_size,
-        seed=stream_seed(spec.seed, presence.peer_id, rank),
+        seed=stream_seed(spec.seed, peer_id, rank),
         weights=spec.data.weights,
         sentence_pairs=spec.data.sentence_pairs,
         shares=shares,
     )
-    path = cache_dir / "positions" / spec.run_id / f"{presence.peer_id}-{rank}.json"
-    return Samples(stream, spec, presence, path, warn)
+    path = cache_dir / "positions" / spec.run_id / f"{peer_id}-{rank}.json"
+    return Samples(stream, spec, path, warn)
 
 
 def reading_speeds(view: SwarmView) -> dict[str, float]:
@@ -159,6 +168,16 @@ def reading_speeds(view: SwarmView) -> dict[str, float]:
         for peer, lease in view.leases.items()
         if lease.state.contributes and not lease.departing
     }
+
+
+def median_position(view: SwarmView, peer_id: str) -> float:
+    """How far in the text the others are, in epochs; 0 if there are none."""
+    positions = [
+        lease.text_position
+        for peer, lease in view.leases.items()
+        if peer != peer_id and lease.state.contributes and lease.text_position
+    ]
+    return statistics.median(positions) if positions else 0.0
 
 
 def _remote(spec: RunSpec, bundle: Path, cache_dir: Path) -> list[RemoteShard]:

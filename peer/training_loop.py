@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from dataclasses import replace
 
-from model.training_step import autocast
 from peer.accumulator import Accumulator
 from peer.departure import Departure
-from peer.global_step import GlobalStep, StepReport
+from peer.global_step import GlobalStep, StepReport, StepSeconds
 from peer.hand_over import HandOverDesk
+from peer.micro_batches import MicroBatches
+from peer.node.followers import NoFollowers, Surroundings
+from peer.node.orders import RanksLost
 from peer.presence import Presence
 from peer.reporting import Reporter
-from peer.samples import Samples
+from peer.samples import median_position, reading_speeds
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
@@ -27,7 +28,6 @@ from swarm.spec import RunSpec
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
-SPEED_SMOOTHING = 0.2
 MAX_REST_SECONDS = 1.0
 
 
@@ -35,14 +35,14 @@ class TrainingLoop:
     """Trains until the run is finished, `stop_after_steps` steps were made, or `stop` is set; then leaves politely.
 
     :param stop: set from outside to end after the micro-batch in hand
-    :param precision: of the forward pass
+    :param followers: the other ranks of this node
     """
 
     def __init__(
         self,
         spec: RunSpec,
         state: TrainingState,
-        samples: Samples,
+        micro_batches: MicroBatches,
         accumulator: Accumulator,
         global_step: GlobalStep,
         synchronizer: Synchronizer,
@@ -52,26 +52,35 @@ class TrainingLoop:
         suspension: SuspensionWatch,
         reporter: Reporter,
         stop: threading.Event,
-        precision: str = "fp32",
+        followers: NoFollowers | None = None,
     ):
-        self.spec, self.state, self.samples = spec, state, samples
+        self.spec, self.state, self.micro_batches = spec, state, micro_batches
+        self.samples = micro_batches.samples
         self.accumulator, self.global_step, self.synchronizer = accumulator, global_step, synchronizer
         self.presence, self.desk, self.departure = presence, desk, departure
         self.suspension, self.reporter, self.stop = suspension, reporter, stop
-        self.precision = precision
-        self.samples_computed = 0
+        self.followers = followers or NoFollowers()
         self.samples_contributed = 0
         self.steps_made = 0
-        self._samples_per_second = 0.0
+        self._arrived = False
         self._coordinator_is_silent = False
         self._settings = RunSettings.of(spec)
 
     def run(self, stop_after_steps: int | None = None) -> str:
         """Train and leave; returns in words why it ended."""
         yield_to_others()
-        reason = self._train(stop_after_steps)
+        lost = None
+        try:
+            reason = self._train(stop_after_steps)
+            self.followers.collect(self.accumulator)
+            self.followers.end()
+        except RanksLost as error:
+            lost, reason = error, str(error)
+        self._tell_samples()
         self.reporter.leaving(reason, self.accumulator.samples)
         self.departure.leave(self._make_step, self._take_over)
+        if lost is not None:
+            raise lost
         return reason
 
     def _train(self, stop_after_steps: int | None) -> str:
@@ -88,13 +97,36 @@ class TrainingLoop:
                 self._reload(reason)
                 continue
             if settings.paused:
+                self.followers.collect(self.accumulator)
                 self._rest()
             else:
+                self.followers.train(self.state, self._surroundings)
                 self._micro_batch()
             self._take_over()
             if self.presence.view.is_due(self.state.step, self.state.branch, settings.target_batch_size):
+                self.followers.collect(self.accumulator)
                 self._make_step()
         return self.departure.grace.reason
+
+    @property
+    def samples_computed(self) -> int:
+        """By all ranks, as far as they have told."""
+        return self.micro_batches.samples_computed + self.followers.samples_computed
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of all ranks."""
+        if self.followers.ranks > 1 and not self.followers.samples_per_second:  # they have not told yet
+            return self.micro_batches.samples_per_second * self.followers.ranks
+        return self.micro_batches.samples_per_second + self.followers.samples_per_second
+
+    def _surroundings(self) -> Surroundings:
+        """What the other ranks need to know to choose their text."""
+        view = self.presence.view
+        arrived, self._arrived = self._arrived, False
+        return Surroundings(
+            median_position(view, self.presence.peer_id), reading_speeds(view), arrived=arrived
+        )
 
     def _follow_settings(self) -> RunSettings:
         """What holds at our step; says so when that has changed."""
@@ -130,11 +162,13 @@ class TrainingLoop:
 
     def _synchronize(self, force: bool) -> None:
         self.accumulator.reset()
+        self.followers.discard()
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
-        self.samples.join_others(self.presence.view, self.state.step)
-        self.presence.update(state=PeerState.TRAINING, samples=0)
+        self._arrived = True
+        self.samples.join_others(median_position(self.presence.view, self.presence.peer_id), self.state.step)
+        self.presence.update(state=PeerState.TRAINING, samples=0, text_position=self.samples.position)
         self.reporter.synced(synced)
 
     def _take_over(self) -> None:
@@ -142,38 +176,25 @@ class TrainingLoop:
         samples = self.desk.settle(self.accumulator, self.state.step, self.state.branch)
         if samples:
             total = self.presence.activity.samples_taken_over + samples
-            self.presence.update(samples=self.accumulator.samples, samples_taken_over=total)
+            self.presence.update(samples_taken_over=total)
+            self._tell_samples()
             self.reporter.took_over(samples)
 
     def _micro_batch(self) -> None:
-        started = time.monotonic()
-        batch = {
-            name: tensor.to(self.state.parameters[0].device)
-            for name, tensor in self.samples.next_batch(self.state.step).items()
-        }
-        samples = len(batch["input_ids"])
-        with autocast(self.state.parameters[0].device.type, self.precision):
-            loss = self.state.model(**batch).loss
-        if not self.accumulator.add(loss, samples):
-            self.reporter.message("skipped a micro-batch whose loss was not finite")
-        self.samples_computed += samples
-        self._measure_speed(samples / (time.monotonic() - started))
+        self.micro_batches.compute(self.state.step)
         self.presence.update(
-            samples=self.accumulator.samples,
-            samples_per_second=self._samples_per_second,
-            samples_computed=self.samples_computed,
+            samples_per_second=self.samples_per_second, samples_computed=self.samples_computed
         )
+        self._tell_samples()
 
-    def _measure_speed(self, samples_per_second: float) -> None:
-        if self._samples_per_second == 0.0:
-            self._samples_per_second = samples_per_second
-        self._samples_per_second += SPEED_SMOOTHING * (samples_per_second - self._samples_per_second)
+    def _tell_samples(self) -> None:
+        self.presence.update(samples=self.accumulator.samples + self.followers.samples)
 
     def _make_step(self) -> None:
         report = self.global_step.make()
         if report is not None:
-            self.samples.keep_up(self.presence.view)
-            report = replace(report, seconds=replace(report.seconds, data=self.samples.take_wait()))
+            self.samples.keep_up(median_position(self.presence.view, self.presence.peer_id))
+            report = replace(report, seconds=self._divided(report.seconds))
             self.steps_made += 1
             self.samples_contributed += report.samples
             self.presence.update(
@@ -182,12 +203,19 @@ class TrainingLoop:
                 round_group=report.group,
                 round_received=report.received,
                 round_seconds=report.seconds.averaging,
+                text_position=self.samples.position,
             )
             self.reporter.step(report, self._summary(report))
         self.presence.update(
             rounds_partial=self.global_step.rounds_partial, rounds_failed=self.global_step.rounds_failed
         )
         self._notice_silence(self.presence.view)
+
+    def _divided(self, seconds: StepSeconds) -> StepSeconds:
+        """With what the step does not know of: the wait for text, as the ranks' mean, and the ranks' meetings."""
+        reduce, broadcast = self.followers.take_seconds()
+        waited = (self.samples.take_wait() + self.followers.waited) / self.followers.ranks
+        return replace(seconds, data=waited, reduce=reduce, broadcast=broadcast)
 
     def _notice_silence(self, view: SwarmView) -> None:
         """Say when no coordinator has renewed its head record for long: it is down, or we are cut off from it."""
@@ -207,6 +235,6 @@ class TrainingLoop:
         share = report.samples / report.swarm_samples if report.swarm_samples else 0.0
         waited = report.seconds.data / report.seconds.total if report.seconds.total else 0.0
         return (
-            f"{self._samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours, "
+            f"{self.samples_per_second:.1f} samples/s, {share:.0%} of this step's samples are yours, "
             f"{waited:.1%} of the time waiting for text"
         )

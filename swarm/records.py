@@ -25,6 +25,8 @@ from swarm.ticket import PeerIdText, Ticket, Warrant
 from swarm.warrant import is_warranted
 
 MAX_ADDRESSES = 4
+# with readings of so many, a record is still well below its limit
+MAX_DEVICES = 16
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 # a record from further in the future would never end
 MAX_CLOCK_DIFFERENCE_SECONDS = 60.0
@@ -85,6 +87,21 @@ class Lease(_Record):
     ticket: Ticket | None = None
 
 
+class DeviceReading(BaseModel):
+    """What a device does right now.
+
+    :param utilization: part of the last moments in which it computed, 0 to 1; `memory`: part of its memory in use
+    :param power: in watts; `temperature`: in degrees Celsius; None for what the driver does not tell
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    utilization: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    memory: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    power: Rate | None = None
+    temperature: Annotated[float, Field(ge=-100, le=1000, allow_inf_nan=False)] | None = None
+
+
 class PeerRecord(_Record):
     """What a peer is and has done; renewed rarely."""
 
@@ -117,6 +134,8 @@ class PeerRecord(_Record):
     # rounds in which others sent or returned what cannot be a gradient, by peer id
     offences: Annotated[dict[PeerIdText, Count], Field(max_length=8)] = {}
     ticket: Ticket | None = None
+    # one per accelerator; nothing of CPUs
+    devices: Annotated[tuple[DeviceReading, ...], Field(max_length=MAX_DEVICES)] = ()
 
 
 class HeadRecord(_Record):

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from model import LeanAlbertConfig
 from peer import micro_batch
 from peer.bench import BenchReport
 from peer.bench_command import bench_command
 from peer.bench_plan import workload_of_file
-from peer.join import JoinOptions, _join
-from peer.micro_batch import micro_batch_size_for
+from peer.device_facts import DeviceFacts
+from peer.join import Node, _join
+from peer.micro_batch import Shape, found_shape
 from peer.micro_batch_search import Trial
+from peer.options import JoinOptions
 from peer.reporting import Reporter
 from swarm.errors import BadInput, OperationFailed
 from swarm.spec import load_spec
 
-CPU = torch.device("cpu")
+FP32, BF16 = DeviceFacts("cpu", "cpu", "fp32"), DeviceFacts("cpu", "cpu", "bf16")
 
 
 def test_measures_a_run_spec_and_recommends_a_setting(make_spec, capsys):
@@ -77,13 +78,13 @@ def test_the_size_is_measured_once_and_remembered(make_spec, tmp_path, monkeypat
 
     monkeypatch.setattr(micro_batch, "run_bench", pretend)
     for _ in range(2):
-        assert micro_batch_size_for(spec, CPU, "fp32", False, tmp_path, said.append) == 2
+        assert found_shape(spec, FP32, False, tmp_path, said.append) == Shape(2)
     assert len(measured) == 1
-    assert micro_batch_size_for(spec, CPU, "bf16", False, tmp_path, said.append) == 2
+    assert found_shape(spec, BF16, False, tmp_path, said.append) == Shape(2)
     assert len(measured) == 2
     for path in (tmp_path / micro_batch.FOLDER).glob("*.json"):
         path.write_text("damaged")
-    assert micro_batch_size_for(spec, CPU, "fp32", False, tmp_path, said.append) == 2
+    assert found_shape(spec, FP32, False, tmp_path, said.append) == Shape(2)
     assert len(measured) == 3
 
 
@@ -93,8 +94,8 @@ def test_a_machine_that_cannot_be_measured_takes_the_size_of_the_spec(make_spec,
 
     monkeypatch.setattr(micro_batch, "run_bench", fail)
     said: list[str] = []
-    size = micro_batch_size_for(load_spec(make_spec()), CPU, "fp32", False, tmp_path, said.append)
-    assert size == load_spec(make_spec()).training.micro_batch_size
+    shape = found_shape(load_spec(make_spec()), FP32, False, tmp_path, said.append)
+    assert shape == Shape(load_spec(make_spec()).training.micro_batch_size)
     assert "not even one sample" in said[0]
 
 
@@ -104,4 +105,4 @@ def test_compiling_without_a_compiler_is_refused_in_words(make_spec, tmp_path, m
     with pytest.raises(BadInput, match=r"--compile needs a C\+\+ compiler"):
         bench_command(make_spec(), "cpu", None, True, None, 1.0, as_json=True)
     with pytest.raises(BadInput, match=r"--compile needs a C\+\+ compiler"):
-        _join(JoinOptions([], device="cpu", compiled=True), Reporter())
+        _join(JoinOptions([], device="cpu", compiled=True), Reporter(), Node(FP32))

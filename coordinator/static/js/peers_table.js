@@ -133,5 +133,20 @@ function stateCell(peer) {
 
 function hardware(peer) {
   const device = peer.hardware || peer.device || DASH;
-  return peer.ranks > 1 ? `${peer.ranks} × ${device}` : device;
+  return [peer.ranks > 1 ? `${peer.ranks} × ${device}` : device, ...busy(peer.devices ?? [])].join(" · ");
+}
+
+/** Mean utilisation and memory, total power and the highest temperature of a peer's accelerators. */
+function busy(devices) {
+  if (!devices.length) return [];
+  const mean = (key) => devices.reduce((sum, d) => sum + d[key], 0) / devices.length;
+  const known = (key) => devices.map((d) => d[key]).filter((value) => value != null);
+  const watts = known("power").reduce((sum, value) => sum + value, 0);
+  const hottest = Math.max(...known("temperature"));
+  return [
+    percent(mean("utilization")),
+    `RAM ${percent(mean("memory"))}`,
+    ...(watts ? [`${Math.round(watts)} W`] : []),
+    ...(Number.isFinite(hottest) ? [`${Math.round(hottest)} °C`] : []),
+  ];
 }

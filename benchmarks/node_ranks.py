@@ -1,0 +1,149 @@
+"""What the ranks of a node send: once per global step (ours) against DistributedDataParallel in every micro-batch.
+
+    python -m benchmarks.node_ranks --ranks 2 --micro-batches 8
+
+Real processes with gloo on loopback, both ways in turn in one run, and once more without any exchange. Bytes are what a
+rank hands to collectives. On cores that ranks share, compute takes its time either way; what differs is the exchange.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from model.training_step import synthetic_batch
+from peer.accumulator import Accumulator
+from peer.node.agent import OneNode, has_succeeded, run_ranks, start_fork_server
+from peer.node.exchange import Exchange, open_group
+from peer.node.family import connect_store
+from swarm.lifeline import die_with_parent
+
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--micro-batches", type=int, default=8, help="of a rank per global step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--length", type=int, default=64)
+    options = parser.parse_args()
+    start_fork_server("model")
+    # not from `__main__`: ranks import what they run
+    from benchmarks.node_ranks import measure_rank
+
+    result = run_ranks(measure_rank, (vars(options),), options.ranks, OneNode())
+    if not has_succeeded(result):
+        sys.exit("a rank failed")
+    print_table(options, result.return_values[0])
+
+
+def print_table(options: argparse.Namespace, measured: dict) -> None:
+    """Medians over the rounds, and ratios within them."""
+    alone = measured["seconds"]["no exchange"]
+    shape = f"{options.ranks} ranks, {options.micro_batches} micro-batches a global step"
+    print(f"{shape}, gloo, {measured['parameters']:,} parameters")
+    print(f"{'':24}{'MiB a step':>12}{'s a step':>12}{'of no exchange':>18}")
+    for name, seconds in measured["seconds"].items():
+        ratio = statistics.median(own / base for own, base in zip(seconds, alone, strict=True))
+        mib = measured["bytes"][name] / MIB
+        print(f"{name:24}{mib:12.2f}{statistics.median(seconds):12.3f}{ratio:17.2f}x")
+    print(json.dumps(measured))
+
+
+def measure_rank(options: dict) -> dict:
+    """One rank: every way once per round."""
+    die_with_parent(os.getppid())
+    torch.set_num_threads(1)
+    rank, ranks = int(os.environ["RANK"]), options["ranks"]
+    store = connect_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    open_group(store, torch.device("cpu"), rank, ranks)
+    config = LeanAlbertConfig(
+        vocab_size=8192,
+        hidden_size=options["hidden"],
+        intermediate_size=4 * options["hidden"],
+        num_hidden_layers=options["layers"],
+        num_attention_heads=options["hidden"] // 64,
+        max_position_embeddings=options["length"],
+    )
+    torch.manual_seed(0)
+    model = LeanAlbertForPreTraining(config).train()
+    batch = synthetic_batch(config, 1, options["length"])
+    ways = {
+        "no exchange": lambda: accumulate(model, batch, options["micro_batches"]),
+        "once a step (ours)": OncePerStep(model, batch, options["micro_batches"]),
+        "DDP": PerMicroBatch(model, batch, options["micro_batches"]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number in range(options["rounds"] + 1):
+        for name, way in ways.items():
+            dist.monitored_barrier(timeout=timedelta(minutes=5))
+            started = time.perf_counter()
+            way()
+            if round_number:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": seconds,
+        "bytes": {name: getattr(way, "bytes", 0) for name, way in ways.items()},
+    }
+
+
+def accumulate(model: Callable, batch: dict, micro_batches: int) -> None:
+    for _ in range(micro_batches):
+        model(**batch).loss.backward()
+
+
+class OncePerStep:
+    """Ranks accumulate for themselves; sums go to the leader and parameters come back. `bytes`: of one step."""
+
+    def __init__(self, model: LeanAlbertForPreTraining, batch: dict, micro_batches: int):
+        self.model, self.batch, self.micro_batches = model, batch, micro_batches
+        self.parameters = list(model.parameters())
+        self.exchange, self.accumulator = Exchange(self.parameters), Accumulator(self.parameters)
+        self.bytes = 2 * sum(p.numel() * p.element_size() for p in self.parameters)
+
+    def __call__(self) -> None:
+        self.accumulator.reset()
+        accumulate(self.model, self.batch, self.micro_batches)
+        self.exchange.sum_to_leader(self.accumulator.sums())
+        self.exchange.load_from_leader()
+        self.accumulator.reset()
+
+
+class PerMicroBatch:
+    """DistributedDataParallel as it comes: gradients are averaged in every backward pass. `bytes`: of one step."""
+
+    def __init__(self, model: LeanAlbertForPreTraining, batch: dict, micro_batches: int):
+        self.batch, self.micro_batches = batch, micro_batches
+        self.ddp = DistributedDataParallel(model)
+        self.bytes = 0
+        self.ddp.register_comm_hook(None, self._count)
+
+    def _count(self, _state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        self.bytes += bucket.buffer().numel() * bucket.buffer().element_size()
+        work = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+    def __call__(self) -> None:
+        self.bytes = 0
+        self.ddp.zero_grad()
+        accumulate(self.ddp, self.batch, self.micro_batches)
+        self.ddp.zero_grad()
+
+
+if __name__ == "__main__":
+    main()

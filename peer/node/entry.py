@@ -1,0 +1,16 @@
+"""Where the process of a rank begins; the supervisor imports this and not what the ranks need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peer.device_facts import DeviceFacts
+from peer.options import JoinOptions
+
+
+def enter_rank(options: JoinOptions, devices: Sequence[DeviceFacts], as_json: bool, debug: bool) -> Any:
+    """See `peer.node.rank_process.run_rank`."""
+    from peer.node.rank_process import run_rank
+
+    return run_rank(options, devices, as_json=as_json, debug=debug)

@@ -1,0 +1,170 @@
+"""The life of a rank that is not the leader: builds the model, then computes and obeys until it is told to end.
+
+It keeps neither the optimizer's moments nor a connection to the swarm. Its text is its own share of the peer's share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from data_prep.tokenizer import load_tokenizer
+from peer.accumulator import Accumulator
+from peer.device import prepare_compute
+from peer.device_facts import DeviceFacts
+from peer.loss_scale import LossScale
+from peer.micro_batch import shape_for
+from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.node.exchange import Exchange, close_group
+from peer.node.family import Family
+from peer.node.followers import Tally
+from peer.node.orders import Order, Orders, Setup
+from peer.options import JoinOptions
+from peer.samples import open_samples
+from swarm.bundle import TOKENIZER_FOLDER
+from swarm.process_limits import yield_to_others
+from swarm.spec import RunSpec
+from swarm.training_state import build_model
+
+
+def follow(
+    setup: Setup,
+    options: JoinOptions,
+    facts: DeviceFacts,
+    orders: Orders,
+    family: Family,
+    meet: Callable[[], None],
+) -> None:
+    """Be a follower from its setup to its end.
+
+    :param meet: connects all ranks
+    """
+    spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
+    device = torch.device(facts.device)
+    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    model.to(device).train()  # type: ignore[arg-type]
+    shape = shape_for(spec, facts, options, _say)
+    if shape.gradient_checkpointing:
+        checkpoint_gradients(model)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    accumulator = Accumulator(parameters, LossScale() if facts.precision == "fp16" else None)
+    speeds: dict[str, float] = {}
+    samples = open_samples(
+        spec,
+        tokenizer,
+        bundle,
+        options.cache_dir,
+        setup.peer_id,
+        lambda: dict(speeds),
+        batch_size=shape.micro_batch_size,
+        warn=_say,
+        rank=family.rank,
+        ranks=family.ranks,
+    )
+    micro_batches = MicroBatches(model, samples, accumulator, device, facts.precision, _say)
+    meet()
+    family.watch(_end_at_once)
+    prepare_compute(model, device, compiled=options.compiled)
+    yield_to_others()
+    Follower(orders, family, micro_batches, Exchange(parameters), speeds).run()
+    samples.close()
+    close_group()
+
+
+class Follower:
+    """Computes and obeys.
+
+    :param speeds: kept up to date with what the leader tells of all peers
+    """
+
+    def __init__(
+        self,
+        orders: Orders,
+        family: Family,
+        micro_batches: MicroBatches,
+        exchange: Exchange,
+        speeds: dict[str, float],
+    ):
+        self._orders, self._family, self._exchange = orders, family, exchange
+        self._micro_batches, self._speeds = micro_batches, speeds
+        self._accumulator, self._samples = micro_batches.accumulator, micro_batches.samples
+        self._told_computed = 0
+
+    def run(self) -> None:
+        """Obey until the end."""
+        training: int | None = None
+        step = number = 0
+        while True:
+            if training is not None and not self._orders.has_next(number):
+                before = self._accumulator.samples
+                self._micro_batches.compute(step)
+                self._orders.count(training, self._accumulator.samples - before)
+                continue
+            order = self._orders.hear(number)
+            training = number if order.do == "train" else None
+            if order.do == "train":
+                step = order.step
+                self._begin(order, number)
+            elif order.do == "collect":
+                self._send(number)
+            elif order.do == "discard":
+                self._accumulator.reset()
+            else:
+                self._end()
+                return
+            number += 1
+
+    def _begin(self, order: Order, number: int) -> None:
+        if order.load:
+            self._orders.say_here(number)
+            self._exchange.load_from_leader()
+        if self._accumulator.scale is not None and order.loss_scale is not None:
+            self._accumulator.scale.agree(order.loss_scale)
+        _replace(self._speeds, order.speeds)
+        if order.arrived:
+            self._samples.join_others(order.others, order.step)
+        else:
+            self._samples.keep_up(order.others)
+
+    def _send(self, number: int) -> None:
+        self._orders.say_here(number)
+        sums = self._accumulator.sums()
+        computed = self._micro_batches.samples_computed
+        tally = Tally(
+            self._accumulator.samples,
+            self._accumulator.loss_sum,
+            computed - self._told_computed,
+            self._micro_batches.samples_per_second,
+            self._samples.take_wait(),
+        )
+        self._exchange.sum_to_leader(sums)
+        self._exchange.sum_facts(tally.as_list())
+        if self._accumulator.scale is not None:
+            self._exchange.lowest(self._accumulator.scale.value)
+        self._told_computed = computed
+        self._accumulator.reset()
+
+    def _end(self) -> None:
+        self._family.part()
+        self._samples.save()
+
+
+def _replace(speeds: dict[str, float], fresh: Mapping[str, float]) -> None:
+    """In place, for the thread that reads ahead; peers that are gone go last, so that none is ever missing."""
+    speeds.update(fresh)
+    for peer in set(speeds) - set(fresh):
+        del speeds[peer]
+
+
+def _say(text: str) -> None:
+    """stdout is the leader's."""
+    print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
+
+
+def _end_at_once(_reason: str) -> None:
+    os._exit(1)
