@@ -13,8 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-import hivemind
-
+from swarm.dht import TiedDHT
 from swarm.introductions import usable_addresses
 from swarm.lifeline import set_parent_death_signal
 
@@ -30,12 +29,16 @@ class LocalPeer:
 
     Start it in the main thread: its life hangs on that thread.
 
+    :param invitation: token, where the run is by invitation
+
     >>> peer = LocalPeer(["--initial-peers", address], print)      # doctest: +SKIP
     >>> peer.end()                                                 # doctest: +SKIP
     """
 
-    def __init__(self, arguments: Sequence[str], say: Say):
+    def __init__(self, arguments: Sequence[str], say: Say, invitation: str | None = None):
         self._say = say
+        # a secret, which a command line would show to everybody on this machine
+        ticket = {} if invitation is None else {"ARTEL_TICKET": invitation}
         tie = functools.partial(_tie, os.getpid())
         self._process = subprocess.Popen(
             [sys.executable, "-c", START_PEER, "join", *arguments],
@@ -43,6 +46,7 @@ class LocalPeer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **ticket},
             preexec_fn=tie,
         )
         self._ending = False
@@ -87,7 +91,7 @@ def _tie(parent: int) -> None:
 
 
 def join_arguments(
-    dht: hivemind.DHT, host_maddrs: Sequence[str], fingerprint: str, options: Sequence[str]
+    dht: TiedDHT, host_maddrs: Sequence[str], fingerprint: str, options: Sequence[str]
 ) -> list[str]:
     """Of `peer join` on this machine: loopback first, for a public address may not be reachable from inside.
 

@@ -70,6 +70,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/31337"
 HEAD_RENEWAL_SECONDS = 10.0
+LOCAL_PEER_NAME = "this machine"
+LOCAL_INVITATION_SECONDS = 3600.0
 # a download that is on its way is left behind
 KEEPER_END_SECONDS = 2.0
 
@@ -140,7 +142,7 @@ def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
         if options.local_peer is not None:
             fingerprint = run.signed.fingerprint
             arguments = join_arguments(dht, options.host_maddrs, fingerprint, options.local_peer)
-            peer = LocalPeer(arguments, say)
+            peer = LocalPeer(arguments, say, coordinator.invite_local_peer())
             stack.callback(peer.end)
             stop = peer.stop_after(stop)
         coordinator.serve(stop, options.exit_when_finished, say)
@@ -294,6 +296,12 @@ class _Coordinator:
             self.keeping.request_checkpoint,
             self._checkpoint_status,
         )
+
+    def invite_local_peer(self) -> str | None:
+        """A token for the peer on this machine, where the run is by invitation."""
+        if not self.admission.by_invitation:
+            return None
+        return self.admission.invite(LOCAL_PEER_NAME, "peer", LOCAL_INVITATION_SECONDS, machines=1)
 
     def announce_addresses(self, say: Say, dashboard: str, control: str) -> None:
         """Print and keep where the run can be joined, watched and controlled."""
