@@ -14,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from data_prep.errors import DataError
-from swarm.errors import ArtelError, OperationFailed
+from swarm.errors import ArtelError
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
@@ -50,16 +50,6 @@ def exit_code_of(command: Callable[[], object]) -> int:
     except Exception as error:
         return _explain_usage(error) or _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
     return outcome if isinstance(outcome, int) else 0
-
-
-def add_unbuilt_command(app: typer.Typer, program: str, name: str) -> None:
-    """Register a command of the design that does not exist yet: it says so and fails, whatever its arguments."""
-
-    @app.command(
-        name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
-    )
-    def unbuilt(_context: typer.Context) -> None:
-        raise OperationFailed(f"`{program} {name}` is not built yet")
 
 
 def configure_logging(debug: bool) -> None:

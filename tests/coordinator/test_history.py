@@ -102,6 +102,7 @@ def test_a_tracker_that_slept_leaves_a_gap_in_the_stays(history: History) -> Non
     assert kinds(history) == ["joined", "restarted"]
 
 
+@pytest.mark.heavy
 def test_writer_killed_at_any_moment_leaves_a_readable_file(path: Path) -> None:
     writer = textwrap.dedent(
         """

@@ -87,6 +87,7 @@ def test_a_run_by_invitation_from_the_token_to_the_eviction(swarm, tmp_path):
     assert [event["reason"] for event in json.loads(books.read_text())["evicted"].values()] == ["only a test"]
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(600)
 def test_the_swarm_goes_on_and_peers_come_back_while_the_coordinator_is_away(swarm):
     swarm.wait_for(lambda: (swarm.run_dir / "control.txt").exists(), "the control API")

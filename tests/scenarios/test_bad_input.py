@@ -105,14 +105,6 @@ def test_the_status_of_nothing(tmp_path):
     assert_fails(run("coordinator", "status", "--run-dir", str(tmp_path / "none")), 2, "does not exist")
 
 
-@pytest.mark.parametrize(
-    ("package", "command"),
-    [("peer", "doctor")],
-)
-def test_what_is_not_built_says_so(package, command):
-    assert_fails(run(package, command, "--whatever", "x"), 1, f"{command}` is not built yet")
-
-
 @pytest.mark.heavy
 def test_a_second_coordinator_and_a_changed_bundle(make_swarm, make_spec, tmp_path):
     swarm = make_swarm(make_spec())

@@ -32,6 +32,7 @@ def start(make_swarm, make_spec):
     return start
 
 
+@pytest.mark.heavy
 def test_samples_are_handed_over_when_the_step_does_not_come(start):
     swarm, (first, second) = start("first", "second", options=("--grace", "15"), training=ENDLESS)
     first.terminate()

@@ -32,6 +32,7 @@ def start(make_swarm, make_spec):
     return start
 
 
+@pytest.mark.heavy
 def test_a_node_is_one_peer_beside_a_peer_alone_and_leaves_politely(start):
     swarm, node = start(2, "--grace", "20")
     solo = swarm.start_peer("solo")

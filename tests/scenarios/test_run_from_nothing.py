@@ -53,6 +53,7 @@ def test_two_peers_train_a_third_joins_late_and_a_killed_one_stops_nobody(swarm)
     assert swarm.status()["peers_online"] == 2
 
 
+@pytest.mark.heavy
 def test_the_run_goes_on_after_the_coordinator_is_killed_and_restarted(swarm, make_spec):
     coordinator = swarm.processes[0]
     peer = swarm.start_peer("peer")
@@ -69,6 +70,7 @@ def test_the_run_goes_on_after_the_coordinator_is_killed_and_restarted(swarm, ma
     assert last_checkpoint(swarm) >= before
 
 
+@pytest.mark.heavy
 def test_when_everybody_is_gone_the_next_peer_continues_from_the_last_state(swarm):
     peer = swarm.start_peer("peer")
     swarm.wait_for(lambda: last_checkpoint(swarm) >= 5, "a checkpoint", alive=peer)
@@ -104,6 +106,7 @@ def test_a_run_that_is_finished_ends_by_itself(make_swarm, make_spec):
     assert status["checkpoints"][-1]["heldout_loss"] < status["checkpoints"][0]["heldout_loss"]
 
 
+@pytest.mark.heavy
 def test_the_last_checkpoint_loads_where_this_project_is_not_installed(make_swarm, make_spec, tmp_path):
     swarm = make_swarm(make_spec(training={"total_steps": 5}))
     coordinator = swarm.start_coordinator("--exit-when-finished")
