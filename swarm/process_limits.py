@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-from pathlib import Path
 
 OPEN_FILES = 32768
 NICENESS = 5
-AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def increase_file_limit(wanted: int = OPEN_FILES) -> None:
@@ -26,8 +23,3 @@ def yield_to_others() -> None:
     """
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    if os.getsid(0) == os.getpid():
-        # Linux weighs whole sessions against each other, and a thread's niceness only within its own: see sched(7).
-        # Of a session that is not ours alone, such as a shell's, we leave the weight as it is.
-        with contextlib.suppress(OSError):
-            AUTOGROUP.write_text(str(NICENESS))
