@@ -26,6 +26,7 @@ def run(monkeypatch, capsys):
     torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.heavy
 def test_the_gpu_benchmark_runs_in_small_on_a_cpu(run, tmp_path):
     shown = run("gpu_step", "--small", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -37,6 +38,7 @@ def test_the_gpu_benchmark_runs_in_small_on_a_cpu(run, tmp_path):
     assert "8-bit LAMB on the host" in shown
 
 
+@pytest.mark.heavy
 def test_packing_is_compared_with_padding(run):
     shown = run(
         "packed_documents", "--hidden", 64, "--layers", 1, "--documents", 6, "--rows", 2, "--rounds", 1

@@ -135,6 +135,7 @@ def test_a_silent_donor_is_no_event_and_a_good_one_is_followed(worker, state):
     assert json.loads((made.path / "manifest.json").read_bytes())["text_positions"] == {DONOR: 1.5}
 
 
+@pytest.mark.heavy
 def test_a_write_that_hangs_is_killed_at_the_limit_and_the_next_one_works(worker, folder, state):
     advance(state, 30)
     worker.judge(state.snapshot(), limit=math.inf)
@@ -179,6 +180,7 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     assert keeper.follow(view_of(step=120), train_loss=None) is None
 
 
+@pytest.mark.heavy
 def test_it_dies_with_its_parent(prepared_data, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     program = (

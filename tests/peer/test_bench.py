@@ -23,6 +23,7 @@ from swarm.spec import load_spec
 FP32, BF16 = DeviceFacts("cpu", "cpu", "fp32"), DeviceFacts("cpu", "cpu", "bf16")
 
 
+@pytest.mark.heavy
 def test_measures_a_run_spec_and_recommends_a_setting(make_spec, capsys):
     bench_command(make_spec(), "cpu", None, False, None, 3.0, as_json=True)
     answer = json.loads(capsys.readouterr().out)

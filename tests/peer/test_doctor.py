@@ -112,6 +112,7 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
+@pytest.mark.heavy
 def test_everything_that_is_wrong_is_found_at_once_and_named_with_its_remedy(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     smi = tmp_path / "nvidia-smi"
@@ -143,6 +144,7 @@ def test_everything_that_is_wrong_is_found_at_once_and_named_with_its_remedy(tmp
     assert all(finding["fix"] for finding in report["findings"] if finding["verdict"] != "ok")
 
 
+@pytest.mark.heavy
 def test_a_machine_that_may_join_is_told_so_after_real_exchanges(served, tmp_path):
     line = ("--initial-peers", served.address.text, "--run", served.fingerprint)
     answer = doctor(*line, "--host-maddrs", LISTEN[0], "--cache-dir", str(tmp_path), "--device", "cpu")

@@ -52,7 +52,12 @@ def load(path: Path) -> tuple[list[torch.Tensor], dict]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4, 16])
+HEAVY = pytest.mark.heavy
+
+
+@pytest.mark.parametrize(
+    "ranks", [pytest.param(1, marks=HEAVY), 2, pytest.param(4, marks=HEAVY), pytest.param(16, marks=HEAVY)]
+)
 def test_ranks_make_the_update_of_one_process_with_the_whole_batch(make_steps, ranks):
     share = len(SEEDS) // ranks
     spec, tensors, facts = make_steps(*(SEEDS[i * share : (i + 1) * share] for i in range(ranks)))

@@ -51,12 +51,14 @@ def test_a_wrong_address():
     )
 
 
+@pytest.mark.heavy
 def test_a_dead_address(tmp_path):
     address = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{PEER_ID}"
     answer = run("peer", "join", "--initial-peers", address, "--cache-dir", str(tmp_path))
     assert_fails(answer, 1, address, "Connection refused", "check that the coordinator runs")
 
 
+@pytest.mark.heavy
 def test_something_else_on_the_port(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}/p2p/{PEER_ID}"
@@ -83,6 +85,7 @@ def test_a_spec_with_a_typo(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.heavy
 def test_a_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -94,6 +97,7 @@ def test_a_port_in_use(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.heavy
 def test_a_run_directory_that_cannot_be_one(tmp_path):
     (tmp_path / "run").write_text("I am a file")
     options = ("--run-dir", str(tmp_path / "run"), "--host-maddrs", "/ip4/127.0.0.1/tcp/0")

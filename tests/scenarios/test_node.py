@@ -60,6 +60,7 @@ def test_a_node_is_one_peer_beside_a_peer_alone_and_leaves_politely(start):
     swarm.wait_for(lambda: swarm.steps("solo")[-1] > before, "a step of the other", alive=solo)
 
 
+@pytest.mark.heavy
 def test_nothing_outlives_a_killed_supervisor(start):
     swarm, node = start(2)
     members = family(node.pid)

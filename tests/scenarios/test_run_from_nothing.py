@@ -94,6 +94,7 @@ def test_a_peer_leaves_when_told_to_and_says_what_it_gave(swarm):
     swarm.wait_for(lambda: swarm.status()["peers_online"] == 0, "the coordinator to notice")
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_finished_ends_by_itself(make_swarm, make_spec):
     swarm = make_swarm(make_spec(training={"total_steps": 6}))
     coordinator = swarm.start_coordinator("--exit-when-finished")

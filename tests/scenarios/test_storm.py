@@ -43,7 +43,7 @@ def test_the_tools_spec_is_one_that_can_be_read(tmp_path):
 # many processes beside other tests: the limit is for what hangs, not for what is slow
 @pytest.mark.timeout(900)
 def test_a_short_storm_loses_no_step_and_leaves_nothing_behind(make_spec, tmp_path):
-    options = StormOptions(make_spec(), peers=2, seconds=30.0, seed=5, silence=5.0)
+    options = StormOptions(make_spec(), peers=3, seconds=30.0, seed=5, silence=5.0)
     options.every = {Disturbance.KILL: 20.0, Disturbance.LEAVE: 25.0, Disturbance.FREEZE: 30.0}
     seen = weather(options, tmp_path / "storm")
     lines, failures = describe(seen)

@@ -94,6 +94,7 @@ def test_the_pseudo_perplexity_masks_each_token_by_itself(state, tokenizer, prep
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+@pytest.mark.heavy
 def test_the_command_scores_a_checkpoint_again(state, tokenizer, prepared_data, make_spec, tmp_path):
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints").mkdir(parents=True)
