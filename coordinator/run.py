@@ -348,6 +348,7 @@ class _Coordinator:
         stop.set()
         self.keeping.stop(timeout=KEEPER_END_SECONDS)
         tracking.join(timeout=10)
+        self._track_once()  # the last checkpoint may be newer than the last status
 
     def _renew_ticket(self) -> None:
         """Have the first coordinator renew our ticket, if we have one."""
@@ -394,15 +395,18 @@ class _Coordinator:
         period = min(1.0, self.spec.leases.period)
         while not stop.is_set():
             started = time.monotonic()
-            self.tracker.finished = self.keeper.finished
-            status = self.tracker.poll()
-            self.admission.judge(self.tracker.records, status.peers)
-            try:
-                self._record(status)
-            except (ArtelError, OSError) as error:  # a full disk must not end the tracking
-                logger.warning("the run's state could not be recorded: %s", error)
+            self._track_once()
             # from beginning to beginning; a machine that is too slow for it must not spend all its time here
             stop.wait(max(period / 4, started + period - time.monotonic()))
+
+    def _track_once(self) -> None:
+        self.tracker.finished = self.keeper.finished
+        status = self.tracker.poll()
+        self.admission.judge(self.tracker.records, status.peers)
+        try:
+            self._record(status)
+        except (ArtelError, OSError) as error:  # a full disk must not end the tracking
+            logger.warning("the run's state could not be recorded: %s", error)
 
     def _record(self, status: RunStatus) -> None:
         self.history.record_status(status, status.generated_at)
