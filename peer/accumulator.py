@@ -1,7 +1,8 @@
 """The sum of gradients and the count of samples since the last global step.
 
-Micro-batches touch only this: gradients add up in the model's own `.grad`, at no cost over plain PyTorch. A gradient
-that is not finite never leaves the peer: it empties the accumulator instead.
+Micro-batches touch only this: gradients add up in the model's own `.grad`, at no cost over plain PyTorch. For a global
+step they are taken out, so that micro-batches can go on, and put back if the step was not made. A gradient that is not
+finite never leaves the peer: it is thrown away instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,53 @@ from collections.abc import Sequence
 import torch
 
 from peer.loss_scale import LossScale
+
+
+class Contribution:
+    """What one peer puts into a global step.
+
+    :param sums: of the gradients over `samples`, one per parameter; None for a parameter that has none
+    :param taken_over: how many of the samples other peers had computed
+    """
+
+    def __init__(
+        self,
+        sums: Sequence[torch.Tensor | None],
+        samples: int,
+        taken_over: int = 0,
+        loss_sum: float = 0.0,
+    ):
+        self.sums, self.samples, self.taken_over, self.loss_sum = list(sums), samples, taken_over, loss_sum
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss over the samples."""
+        return self.loss_sum / self.samples if self.samples else None
+
+    def mean_into(self, buffers: Sequence[torch.Tensor]) -> bool:
+        """Write the mean gradient per sample into `buffers` (zeros for no samples).
+
+        :returns: False, with zeros written and the contribution emptied, if any value is not finite
+        """
+        scale = 1.0 / self.samples if self.samples else 0.0
+        with torch.no_grad():
+            for total, buffer in zip(self.sums, buffers, strict=True):
+                if total is None or not self.samples:
+                    buffer.zero_()
+                else:
+                    buffer.copy_(total).mul_(scale)
+            if all(bool(torch.isfinite(buffer).all()) for buffer in buffers):
+                return True
+            for buffer in buffers:
+                buffer.zero_()
+        self.discard()
+        return False
+
+    def discard(self) -> None:
+        """Be nothing."""
+        self.sums = [None] * len(self.sums)
+        self.samples = self.taken_over = 0
+        self.loss_sum = 0.0
 
 
 class Accumulator:
@@ -23,7 +71,7 @@ class Accumulator:
     >>> accumulator.add((parameter * torch.tensor([1.0, 3.0])).sum(), samples=4)
     True
     >>> buffers = [torch.empty(2)]
-    >>> accumulator.mean_into(buffers), buffers[0].tolist()
+    >>> accumulator.take().mean_into(buffers), buffers[0].tolist()
     (True, [1.0, 3.0])
 
     :param scale: for micro-batches whose backward pass is in fp16
@@ -35,11 +83,6 @@ class Accumulator:
         self.samples = 0
         self.samples_taken_over = 0
         self.loss_sum = 0.0
-
-    @property
-    def mean_loss(self) -> float | None:
-        """Mean loss over the accumulated samples."""
-        return self.loss_sum / self.samples if self.samples else None
 
     def add(self, loss: torch.Tensor, samples: int) -> bool:
         """Backpropagate the mean loss of a micro-batch of `samples`.
@@ -105,24 +148,26 @@ class Accumulator:
         self.samples_taken_over += samples
         self.loss_sum += loss_sum
 
-    def mean_into(self, buffers: Sequence[torch.Tensor]) -> bool:
-        """Write the mean gradient per sample into `buffers` (zeros for no samples).
-
-        :returns: False, with zeros written and everything accumulated thrown away, if any value is not finite
-        """
-        scale = 1.0 / self.samples if self.samples else 0.0
-        with torch.no_grad():
-            for parameter, buffer in zip(self._parameters, buffers, strict=True):
-                if parameter.grad is None or not self.samples:
-                    buffer.zero_()
-                else:
-                    buffer.copy_(parameter.grad).mul_(scale)
-            if all(bool(torch.isfinite(buffer).all()) for buffer in buffers):
-                return True
-            for buffer in buffers:
-                buffer.zero_()
+    def take(self) -> Contribution:
+        """Everything accumulated, for a global step; the accumulator is empty afterwards."""
+        taken = Contribution(
+            [parameter.grad for parameter in self._parameters],
+            self.samples,
+            self.samples_taken_over,
+            self.loss_sum,
+        )
         self.reset()
-        return False
+        return taken
+
+    def put_back(self, taken: Contribution) -> None:
+        """Add what was taken out for a step that was not made."""
+        with torch.no_grad():
+            for parameter, total in zip(self._parameters, taken.sums, strict=True):
+                if total is not None:
+                    parameter.grad = total if parameter.grad is None else parameter.grad.add_(total)
+        self.samples += taken.samples
+        self.samples_taken_over += taken.taken_over
+        self.loss_sum += taken.loss_sum
 
     def reset(self) -> None:
         """Forget everything accumulated."""

@@ -72,6 +72,9 @@ class Departure:
             stale = self.suspension.seconds or view.has_left_behind(step, branch)
             if stale or not self.accumulator.samples:
                 return
+            if self.state.settings.is_finished_at(step):
+                self.accumulator.reset()  # computed while the last step was made
+                return
             if view.is_due(step, branch, self.state.settings.at(step).target_batch_size):
                 make_step()
             elif self._step_comes_in_time(view):

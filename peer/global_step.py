@@ -3,6 +3,9 @@
 What can go wrong, and what it costs: a peer that dies in a round costs its own samples; a round that finds nobody is
 tried again with whoever is still alive; a peer that is alone steps alone at once. A step is only made from finite
 gradients, and only if the swarm has not moved on without us.
+
+With `averaging.overlap` a step is made in a thread of its own while micro-batches go on: it touches the contribution
+that it is given, the averager's buffers and the optimizer's parameters, and none of what a micro-batch touches.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from peer.accumulator import Accumulator
+from peer.accumulator import Accumulator, Contribution
 from peer.presence import Presence
 from peer.suspension import SuspensionWatch
 from swarm.averager import SwarmAverager
@@ -38,7 +41,8 @@ class StepSeconds:
     """How the time of one global step divides, in seconds.
 
     :param matchmaking: finding the group, and attempts that failed; `allreduce`: exchanging
-    :param averaging: all of the step after it was due: the two above, and the update
+    :param step: all of the step after it was due: the two above, and the update
+    :param averaging: as much of that as nothing was computed in: all of it, unless the run overlaps the two
     :param data: waiting for samples to train on
     :param reduce: on a node, moving the ranks' sums to the leader, the wait for the slowest included
     :param broadcast: on a node, handing the parameters out
@@ -47,6 +51,7 @@ class StepSeconds:
 
     matchmaking: float
     allreduce: float
+    step: float
     averaging: float
     total: float
     data: float = 0.0
@@ -98,7 +103,10 @@ class StepReport:
 class GlobalStep:
     """Makes global steps for one peer.
 
+    `is_averaging_gradients`: what the lease says of our samples is about the step that is being made.
+
     :param buffers: the averager's shared fp32 buffers, one per parameter
+    :param accumulator: of what is computed while a step is made, if the run overlaps the two
     """
 
     def __init__(
@@ -112,6 +120,8 @@ class GlobalStep:
     ):
         self.state, self.accumulator, self.averager = state, accumulator, averager
         self.buffers, self.presence, self.suspension = buffers, presence, suspension
+        self.overlaps = state.spec.averaging.overlap
+        self.is_averaging_gradients = False
         self.rounds_partial = 0
         self.rounds_failed = 0
         self._partial_in_a_row = dict.fromkeys(RoundKind, 0)
@@ -120,34 +130,33 @@ class GlobalStep:
         self._matchmaking = self._allreduce = 0.0
         self._last_end = time.monotonic()
 
-    def make(self) -> StepReport | None:
+    def make(self, contribution: Contribution) -> StepReport | None:
         """Make the step that is due.
 
         :returns: None if it was not made: the swarm has moved on, it is no longer due, or this process was suspended
-            in the middle of it. The accumulated samples are still there in all cases.
+            in the middle of it. The contribution is still whole, unless it was not finite.
         """
         started = time.monotonic()
         self._matchmaking = self._allreduce = 0.0
-        self.presence.update(state=PeerState.AVERAGING)
-        result = self._average_gradients()
+        self.is_averaging_gradients = True
+        self.presence.update(state=PeerState.AVERAGING, samples=contribution.samples)
+        result = self._average_gradients(contribution)
         if result is None or self.suspension.seconds:
             self.presence.update(state=PeerState.TRAINING)
+            self.is_averaging_gradients = False
             return None
-        loss, samples = self.accumulator.mean_loss, self.accumulator.samples
-        taken_over = self.accumulator.samples_taken_over
-        self.accumulator.reset()
         self.state.apply_gradients(self.buffers, result.round_id)
-        # averaging without samples: nobody takes this for the beginning of the next step
-        self.presence.update(step=self.state.step, branch=self.state.branch, samples=0)
+        self._begin_next()
+        self.is_averaging_gradients = False
         remaining = result.group_size - len(result.silent)
         if remaining > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
             self._average_parameters(remaining)
         self.presence.update(state=PeerState.TRAINING)
         return StepReport(
             global_step=self.state.step,
-            loss=loss,
-            samples=samples,
-            taken_over=taken_over,
+            loss=contribution.mean_loss,
+            samples=contribution.samples,
+            taken_over=contribution.taken_over,
             swarm_samples=sum(
                 count for peer, count in result.samples_by_peer.items() if peer not in result.silent
             ),
@@ -157,9 +166,21 @@ class GlobalStep:
             trouble=describe_trouble(self.rounds_partial, self.rounds_failed, self.presence.activity.reloads),
         )
 
+    def _begin_next(self) -> None:
+        """Say that we are at the next step."""
+        step, branch = self.state.step, self.state.branch
+        if self.overlaps:
+            samples = self.accumulator.samples
+            self.presence.update(step=step, branch=branch, state=PeerState.TRAINING, samples=samples)
+        else:
+            # averaging without samples: nobody takes this for the beginning of the next step
+            self.presence.update(step=step, branch=branch, samples=0)
+
     def _divide_time(self, started: float) -> StepSeconds:
         end = time.monotonic()
-        seconds = StepSeconds(self._matchmaking, self._allreduce, end - started, end - self._last_end)
+        step = end - started
+        blocked = 0.0 if self.overlaps else step
+        seconds = StepSeconds(self._matchmaking, self._allreduce, step, blocked, end - self._last_end)
         self._last_end = end
         return seconds
 
@@ -192,7 +213,7 @@ class GlobalStep:
             self._allreduce += exchanging
             self._matchmaking += time.monotonic() - started - exchanging
 
-    def _average_gradients(self) -> RoundResult | None:
+    def _average_gradients(self, contribution: Contribution) -> RoundResult | None:
         """Fill the buffers with the mean gradient of everyone at our step."""
         step, branch = self.state.step, self.state.branch
         target = self.state.settings.at(step).target_batch_size
@@ -201,11 +222,11 @@ class GlobalStep:
             if view.has_left_behind(step, branch):
                 return None
             members = view.members_at(step, branch)
-            if not self.accumulator.mean_into(self.buffers):
+            if not contribution.mean_into(self.buffers):
                 logger.warning("threw away a gradient that was not finite")
-            samples = self.accumulator.samples
+            samples = contribution.samples
             if len(members) == 1:
-                return self._alone() if samples >= target else None
+                return self._alone(samples) if samples >= target else None
             try:
                 result = self._run_round(
                     RoundKind.GRADIENTS,
@@ -223,9 +244,9 @@ class GlobalStep:
                 return result
             self._count_failure(f"averaging round of step {step} gave nothing that can be used")
         # visible to each other, yet no round comes about: go on alone as soon as our own samples suffice
-        if self.presence.refresh().has_left_behind(step, branch) or self.accumulator.samples < target:
+        if self.presence.refresh().has_left_behind(step, branch) or contribution.samples < target:
             return None
-        return self._alone() if self.accumulator.mean_into(self.buffers) else None
+        return self._alone(contribution.samples) if contribution.mean_into(self.buffers) else None
 
     def _average_parameters(self, group_size: int) -> None:
         """Take out the drift that lossy compression and partial rounds leave between peers."""
@@ -241,8 +262,8 @@ class GlobalStep:
         if self._finite() and not self.suspension.seconds:
             self.state.copy_parameters_from(self.buffers)
 
-    def _alone(self) -> RoundResult:
-        return RoundResult(secrets.token_hex(8), {self.presence.peer_id: self.accumulator.samples}, 1.0, 1.0)
+    def _alone(self, samples: int) -> RoundResult:
+        return RoundResult(secrets.token_hex(8), {self.presence.peer_id: samples}, 1.0, 1.0)
 
     def _remember_offenders(self, result: RoundResult) -> None:
         """Tell the coordinator, in our record, who sent or returned what cannot be used, and in how many rounds."""

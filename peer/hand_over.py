@@ -20,7 +20,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from peer.accumulator import Accumulator
+from peer.accumulator import Accumulator, Contribution
 from peer.presence import Presence
 from swarm.codecs import compression_for
 from swarm.records import Branch
@@ -164,15 +164,28 @@ def hand_over(
     :returns: who took it, after which the accumulator is empty; None if everybody refused
     :raises HandOverFailed: no answer came
     """
+    taken = accumulator.take()
+    handed_over = False
+    try:
+        heir = _offer_around(service, presence, taken, buffers, seconds)
+        handed_over = heir is not None
+        return heir
+    finally:
+        if not handed_over:
+            accumulator.put_back(taken)
+
+
+def _offer_around(
+    service: ServiceThread,
+    presence: Presence,
+    taken: Contribution,
+    buffers: Sequence[torch.Tensor],
+    seconds: float,
+) -> str | None:
     activity = presence.activity
-    if not accumulator.mean_into(buffers):
+    if not taken.mean_into(buffers):
         return None
-    offer = Offer(
-        step=activity.step,
-        branch=activity.branch,
-        samples=accumulator.samples,
-        loss_sum=accumulator.loss_sum,
-    )
+    offer = Offer(step=activity.step, branch=activity.branch, samples=taken.samples, loss_sum=taken.loss_sum)
     codec = compression_for(presence.spec.averaging.gradient_compression)
     messages = pack_messages(buffers, codec)
     for heir in presence.view.heirs(activity.step, activity.branch, exclude=presence.peer_id):
@@ -185,7 +198,6 @@ def hand_over(
             # it may have been added all the same: offered to another one it could count twice
             raise HandOverFailed(f"no answer from {heir} ({str(error) or type(error).__name__})") from None
         if not answer.refused:
-            accumulator.reset()
             return heir
         logger.warning("%s does not take over our samples: %s", heir, answer.refused)
     return None

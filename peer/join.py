@@ -174,7 +174,7 @@ def _participate(
         state_source=lambda: states[0].snapshot() if states else None,
     )
     states.append(state := TrainingState(spec, model, device))
-    accumulator = Accumulator(state.parameters, LossScale() if node.facts.precision == "fp16" else None)
+    accumulator = Accumulator(state.model_parameters, LossScale() if node.facts.precision == "fp16" else None)
     grace = Grace(options.grace)
     grace.start(signals=node.listen is None)
     if node.listen is not None:
@@ -212,7 +212,7 @@ def _participate(
         ranks=followers.ranks,
     )
     try:
-        followers.meet(state.parameters, accumulator)
+        followers.meet(state.model_parameters, accumulator)
         followers.watch(grace.request)
         BundleServer(bundle, dht.admission).start(service)
         ProbeServer().start(service)

@@ -35,7 +35,7 @@ class Reporter:
         loss = "-" if report.loss is None else f"{report.loss:.3f}"
         self._line(
             f"step {report.global_step}: loss {loss}, {report.swarm_samples} samples of {report.group} peers "
-            f"({report.samples} ours), averaged in {report.seconds.averaging:.1f} s; {summary}"
+            f"({report.samples} ours), averaged in {report.seconds.step:.1f} s; {summary}"
         )
 
     def settings(self, settings: RunSettings, step: int) -> None:
@@ -107,6 +107,7 @@ class JsonReporter(Reporter):
                 "compute": round(report.seconds.compute, 3),
                 "matchmaking": round(report.seconds.matchmaking, 3),
                 "allreduce": round(report.seconds.allreduce, 3),
+                "step": round(report.seconds.step, 3),
                 "averaging": round(report.seconds.averaging, 3),
                 "data": round(report.seconds.data, 4),
                 "reduce": round(report.seconds.reduce, 4),
@@ -166,7 +167,7 @@ class PanelReporter(Reporter):
             "global step": str(report.global_step),
             "loss": loss,
             "samples": f"{report.swarm_samples} of {report.group} peers, {report.samples} of them yours",
-            "averaging": f"{report.seconds.averaging:.1f} s, {report.received:.0%} received",
+            "averaging": f"{report.seconds.step:.1f} s, {report.received:.0%} received",
             "time": ", ".join(f"{name} {share:.1%}" for name, share in report.seconds.shares().items()),
             "you": summary,
             "trouble": report.trouble or "none so far",

@@ -19,6 +19,7 @@ from peer.node.orders import RanksLost
 from peer.presence import Presence
 from peer.reporting import Reporter
 from peer.samples import median_position, reading_speeds
+from peer.stepper import stepper_for
 from peer.suspension import SuspensionWatch
 from peer.synchronization import Synchronizer
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView
@@ -29,6 +30,7 @@ from swarm.states import PeerState
 from swarm.training_state import TrainingState
 
 MAX_REST_SECONDS = 1.0
+FELL_BEHIND = "fell behind"
 
 
 class TrainingLoop:
@@ -60,6 +62,7 @@ class TrainingLoop:
         self.presence, self.desk, self.departure = presence, desk, departure
         self.suspension, self.reporter, self.stop = suspension, reporter, stop
         self.followers = followers or NoFollowers()
+        self.stepper = stepper_for(global_step, accumulator)
         self.samples_contributed = 0
         self.steps_made = 0
         self._arrived = False
@@ -74,6 +77,7 @@ class TrainingLoop:
             reason = self._train(stop_after_steps)
             self.followers.collect(self.accumulator)
             self.followers.end()
+            self._end_step(wait=True)
         except RanksLost as error:
             lost, reason = error, str(error)
         self._tell_samples()
@@ -93,7 +97,7 @@ class TrainingLoop:
             if stop_after_steps is not None and self.steps_made >= stop_after_steps:
                 return f"made {self.steps_made} global steps as asked"
             self.presence.require_admitted()
-            if (reason := self._why_reload()) is not None:
+            if not self.stepper.busy and (reason := self._why_reload()) is not None:
                 self._reload(reason)
                 continue
             if settings.paused:
@@ -103,9 +107,10 @@ class TrainingLoop:
                 self.followers.train(self.state, self._surroundings)
                 self._micro_batch()
             self._take_over()
-            if self.presence.view.is_due(self.state.step, self.state.branch, settings.target_batch_size):
+            if not self.stepper.busy and self._is_due():
                 self.followers.collect(self.accumulator)
-                self._make_step()
+                self.stepper.begin()
+            self._end_step()
         return self.departure.grace.reason
 
     @property
@@ -149,7 +154,7 @@ class TrainingLoop:
             return "partial rounds in a row"
         view = self.presence.view
         if view.newest_step > self.state.step:
-            return "fell behind"
+            return FELL_BEHIND
         if view.has_left_behind(self.state.step, self.state.branch):
             return "trained apart from the swarm"
         return None
@@ -158,17 +163,24 @@ class TrainingLoop:
         self.reporter.reloading(reason, self.state.step)
         reloads = self.presence.activity.reloads
         self.presence.update(reloads={**reloads, reason: reloads.get(reason, 0) + 1})
-        self._synchronize(force=True)
+        self._synchronize(force=True, reason=reason)
 
-    def _synchronize(self, force: bool) -> None:
-        self.accumulator.reset()
+    def _synchronize(self, force: bool, reason: str = "") -> None:
+        keeps = self.spec.averaging.overlap and reason == FELL_BEHIND
+        if keeps:
+            self.followers.collect(self.accumulator)
+        step, accumulated = self.state.step, self.accumulator.take()
         self.followers.discard()
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
+        if keeps and self.state.step <= step + 1:
+            # a step came too early for us; gradients may be one step old
+            self.accumulator.put_back(accumulated)
         self._arrived = True
         self.samples.join_others(median_position(self.presence.view, self.presence.peer_id), self.state.step)
-        self.presence.update(state=PeerState.TRAINING, samples=0, text_position=self.samples.position)
+        samples = self.accumulator.samples
+        self.presence.update(state=PeerState.TRAINING, samples=samples, text_position=self.samples.position)
         self.reporter.synced(synced)
 
     def _take_over(self) -> None:
@@ -188,28 +200,50 @@ class TrainingLoop:
         self._tell_samples()
 
     def _tell_samples(self) -> None:
-        self.presence.update(samples=self.accumulator.samples + self.followers.samples)
+        if not self.global_step.is_averaging_gradients:
+            self.presence.update(samples=self.accumulator.samples + self.followers.samples)
+
+    def _is_due(self) -> bool:
+        step = self.state.step
+        target = self.state.settings.at(step).target_batch_size
+        return self.presence.view.is_due(step, self.state.branch, target)
 
     def _make_step(self) -> None:
-        report = self.global_step.make()
+        """Make the step that is due and wait for it; nothing is computed any more."""
+        self.stepper.begin()
+        self._end_step(wait=True)
+
+    def _end_step(self, *, wait: bool = False) -> None:
+        """Compute with the newest parameters from now on, and tell of the step that was begun, if it is over."""
+        was_busy = self.stepper.busy
+        report = self.stepper.take_report(wait=wait)
+        if self.state.model_is_old:
+            # what the ranks have accumulated is of the parameters before
+            self.followers.collect(self.accumulator)
+            self.state.refresh_model()
         if report is not None:
-            self.samples.keep_up(median_position(self.presence.view, self.presence.peer_id))
-            report = replace(report, seconds=self._divided(report.seconds))
-            self.steps_made += 1
-            self.samples_contributed += report.samples
+            self._tell_of(report)
+        if was_busy and not self.stepper.busy:
             self.presence.update(
-                loss=report.loss if report.loss is not None else self.presence.activity.loss,
-                samples_contributed=self.samples_contributed,
-                round_group=report.group,
-                round_received=report.received,
-                round_seconds=report.seconds.averaging,
-                text_position=self.samples.position,
+                rounds_partial=self.global_step.rounds_partial, rounds_failed=self.global_step.rounds_failed
             )
-            self.reporter.step(report, self._summary(report))
+            self._tell_samples()
+            self._notice_silence(self.presence.view)
+
+    def _tell_of(self, report: StepReport) -> None:
+        self.samples.keep_up(median_position(self.presence.view, self.presence.peer_id))
+        report = replace(report, seconds=self._divided(report.seconds))
+        self.steps_made += 1
+        self.samples_contributed += report.samples
         self.presence.update(
-            rounds_partial=self.global_step.rounds_partial, rounds_failed=self.global_step.rounds_failed
+            loss=report.loss if report.loss is not None else self.presence.activity.loss,
+            samples_contributed=self.samples_contributed,
+            round_group=report.group,
+            round_received=report.received,
+            round_seconds=report.seconds.step,
+            text_position=self.samples.position,
         )
-        self._notice_silence(self.presence.view)
+        self.reporter.step(report, self._summary(report))
 
     def _divided(self, seconds: StepSeconds) -> StepSeconds:
         """With what the step does not know of: the wait for text, as the ranks' mean, and the ranks' meetings."""

@@ -123,6 +123,8 @@ class AveragingSpec(_Section):
 
     :param aggregation: of gradients; `centred_clipping` keeps a minority of peers from steering the run with gradients
         of ordinary size that point the wrong way, at some cost in quality
+    :param overlap: peers go on computing while they average. What they compute meanwhile enters the next global step,
+        although its gradient was taken at the parameters before this one: at most one step old
     """
 
     matchmaking_time: Seconds = 10.0
@@ -134,6 +136,7 @@ class AveragingSpec(_Section):
     state_compression: Literal["none", "float16"] = "none"
     state_every: Positive = 1
     aggregation: Literal["mean", "centred_clipping"] = "mean"
+    overlap: bool = False
 
     @model_validator(mode="after")
     def _timeouts_fit(self) -> AveragingSpec:

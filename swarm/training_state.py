@@ -42,7 +42,10 @@ class TrainingState:
 
     Every method that changes or reads tensors takes the lock, because newcomers ask for the state at any time.
 
-    :param device: where the model lives; the optimizer lives with it
+    With `averaging.overlap` the `parameters` that the optimizer updates are a copy on the host, so that they can change
+    while the model computes; the model takes them over in `refresh_model`. Without, they are the model's own.
+
+    :param device: where the model lives; the optimizer lives with its parameters
     """
 
     def __init__(self, spec: RunSpec, model: LeanAlbertForPreTraining, device: torch.device | None = None):
@@ -50,19 +53,33 @@ class TrainingState:
         self.settings = SettingsBook(spec)
         self.model = model
         self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        training = spec.training
-        self.optimizer = Lamb(
-            parameter_groups(self.model, training.weight_decay),
-            lr=0.0,
-            betas=training.betas,
-            eps=training.eps,
-            max_grad_norm=training.max_grad_norm,
-        )
+        self.model_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._is_apart = spec.averaging.overlap
+        self.parameters = self._copy_for_optimizer() if self._is_apart else self.model_parameters
+        self.optimizer = self._new_optimizer()
         self.step = 0
         self.branch = ""
         self.lock = threading.RLock()
+        self._version = self._version_of_model = 0
         self._allocate_moments()
+
+    @property
+    def model_version(self) -> int:
+        """Another number whenever the model computes with other parameters."""
+        return self._version_of_model if self._is_apart else self._version
+
+    @property
+    def model_is_old(self) -> bool:
+        """Whether there are newer parameters than those that the model computes with."""
+        return self._version != self.model_version
+
+    def refresh_model(self) -> None:
+        """Let the model compute with the newest parameters; not while it computes."""
+        with self.lock, torch.no_grad():
+            if self.model_is_old:
+                for own, newest in zip(self.model_parameters, self.parameters, strict=True):
+                    own.copy_(newest)
+                self._version_of_model = self._version
 
     @property
     def shapes(self) -> list[torch.Size]:
@@ -84,6 +101,8 @@ class TrainingState:
             for target, source in zip(own, snapshot.tensors, strict=True):
                 target.copy_(source)
             self.step, self.branch = snapshot.step, snapshot.branch
+            self._version += 1
+            self.refresh_model()
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor], branch: str) -> None:
         """One global step: LAMB with these mean gradients at the learning rate of the current step.
@@ -98,6 +117,7 @@ class TrainingState:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step, self.branch = self.step + 1, branch
+            self._version += 1
 
     def copy_parameters_to(self, buffers: Sequence[torch.Tensor]) -> None:
         """Copy the parameters into fp32 CPU buffers of the same shapes."""
@@ -110,6 +130,7 @@ class TrainingState:
         with self.lock, torch.no_grad():
             for buffer, parameter in zip(buffers, self.parameters, strict=True):
                 parameter.copy_(buffer)
+            self._version += 1
 
     def named_moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's tensors by `parameter name/state name`, for a checkpoint."""
@@ -135,11 +156,29 @@ class TrainingState:
             for name, moment in own.items():
                 moment.copy_(moments[name])
             self.step, self.branch = step, branch
+            self._version += 1
+            self.refresh_model()
 
     def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """The optimizer's parameters by the names that they have in the model."""
+        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        return list(zip(names, self.parameters, strict=True))
+
+    def _copy_for_optimizer(self) -> list[torch.nn.Parameter]:
         return [
-            (name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad
+            torch.nn.Parameter(parameter.detach().to("cpu", torch.float32, copy=True))
+            for parameter in self.model_parameters
         ]
+
+    def _new_optimizer(self) -> Lamb:
+        training = self.spec.training
+        optimizers_own = dict(zip(map(id, self.model_parameters), self.parameters, strict=True))
+        groups = parameter_groups(self.model, training.weight_decay)
+        for group in groups:
+            group["params"] = [optimizers_own[id(parameter)] for parameter in group["params"]]
+        return Lamb(
+            groups, lr=0.0, betas=training.betas, eps=training.eps, max_grad_norm=training.max_grad_norm
+        )
 
     def _allocate_moments(self) -> None:
         # LAMB only allocates state when every gradient is exactly zero

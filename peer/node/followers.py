@@ -102,7 +102,7 @@ class Followers(NoFollowers):
         self._exchange: Exchange | None = None
         self._accumulator: Accumulator | None = None
         self._training: int | None = None
-        self._parameters_of: tuple[int, str] | None = None
+        self._parameters_of: int | None = None
         self._reduce = self._broadcast = 0.0
 
     @property
@@ -124,7 +124,7 @@ class Followers(NoFollowers):
             return
         self._check()
         started, around = time.monotonic(), surroundings()
-        load = self._parameters_of != (state.step, state.branch)
+        load = self._parameters_of != state.model_version
         scale = self._accumulator.scale if self._accumulator is not None else None
         order = Order(
             "train",
@@ -140,7 +140,7 @@ class Followers(NoFollowers):
             self._await(self._training)
             with state.lock:
                 self._exchanging(lambda exchange: exchange.load_from_leader())
-            self._parameters_of = (state.step, state.branch)
+            self._parameters_of = state.model_version
         self._broadcast += time.monotonic() - started
 
     def collect(self, accumulator: Accumulator) -> None:

@@ -57,10 +57,10 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
 
 
 @pytest.fixture
-def two_participants(tmp_path, make_spec) -> Iterator[tuple]:
-    """The spec and two processes at step 0 that see each other."""
+def two_participants(request, tmp_path, make_spec) -> Iterator[tuple]:
+    """The spec and two processes at step 0 that see each other; a parameter is what its `averaging` has besides."""
     spec_path = make_spec(
-        averaging={"gradient_compression": "none"},
+        averaging={"gradient_compression": "none", **getattr(request, "param", {})},
         training={"target_batch_size": 16},
         leases={"period": 0.5, "expiration": 30.0},
     )
@@ -172,3 +172,46 @@ def test_a_dead_heir_takes_nothing_and_the_samples_stay(two_participants):
     answer = leaver.hear()
     assert answer["heir"] is None or answer["heir"].startswith("no answer")
     assert answer["left"] == 2 * MICRO_BATCH
+
+
+@pytest.mark.parametrize("two_participants", [{"overlap": True}], indirect=True)
+def test_what_is_computed_beside_a_step_is_in_the_next_one(two_participants, tmp_path):
+    """Its gradient is of the parameters before the step; both peers end equal, and nothing is counted twice."""
+    spec, *peers = two_participants
+    for process, own in zip(peers, (SEEDS[:2], SEEDS[2:4]), strict=True):
+        process.tell(compute=own)
+        process.hear()
+    for process in peers:
+        process.tell(begin=2)
+    for process, own in zip(peers, (SEEDS[4:6], SEEDS[6:]), strict=True):
+        assert process.hear() == {"busy": True}
+        process.tell(compute=own)
+        assert process.hear() == {"samples": 2 * MICRO_BATCH}
+    for step in (1, 2):
+        for process in peers:
+            process.tell(end=True)
+        for process in peers:
+            assert process.hear() == {"made": True, "group": 2, "step": step}
+            if step == 1:
+                process.tell(begin=2)
+        if step == 1:
+            for process in peers:
+                assert process.hear() == {"busy": True}
+    first, second = (saved(process, tmp_path / f"{i}.pt") for i, process in enumerate(peers))
+    expected = plain_pytorch_one_step_late(spec, SEEDS[:4], SEEDS[4:])
+    assert_same(first, expected, SAME_UPDATE)
+    assert_same(first[: len(expected)], second, SAME_PARAMETERS)
+
+
+def plain_pytorch_one_step_late(spec: RunSpec, first: list[int], second: list[int]) -> list[torch.Tensor]:
+    """Two steps whose gradients are both of the parameters at the beginning."""
+    state, gradients = new_state(spec), ([], [])
+    for mean, seeds in zip(gradients, (first, second), strict=True):
+        for parameter in state.model_parameters:
+            parameter.grad = None
+        for seed in seeds:
+            (loss_of(state, seed) / len(seeds)).backward()
+        mean.extend(parameter.grad.clone() for parameter in state.model_parameters)
+    for mean in gradients:
+        state.apply_gradients(mean, "")
+    return [parameter.detach() for parameter in state.parameters]

@@ -98,9 +98,9 @@ def test_a_gradient_that_overflows_is_not_added_and_lowers_the_scale():
         assert accumulator.add((parameter * torch.tensor([1.0, 3.0])).sum(), samples=4)
     accumulator.scale.agree(2.0**127)
     assert not accumulator.add((parameter * torch.tensor([1.0, 3.0])).sum(), samples=4)
-    buffers = [torch.empty(2)]
-    assert accumulator.mean_into(buffers)
-    assert (buffers[0].tolist(), accumulator.samples) == ([1.0, 3.0], 8)
+    buffers, taken = [torch.empty(2)], accumulator.take()
+    assert taken.mean_into(buffers)
+    assert (buffers[0].tolist(), taken.samples) == ([1.0, 3.0], 8)
 
 
 def test_devices_of_the_ranks():

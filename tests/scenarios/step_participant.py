@@ -2,8 +2,9 @@
 
 The first line is the setup: {"folder", "spec", "initial_peers"}; the answer is the peer id and addresses. Then:
 {"compute": [seed, …]} accumulates one micro-batch per seed, {"step": group_size} waits for that many members and makes
-a global step, {"hand_over": seconds} gives what was accumulated to another one and withdraws, {"take_over": group_size}
-waits for such a gift, {"save": path} writes the state's tensors.
+a global step, {"begin": group_size} begins one and {"end": true} waits for it, {"hand_over": seconds} gives what was
+accumulated to another one and withdraws, {"take_over": group_size} waits for such a gift, {"save": path} writes the
+state's tensors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from peer.accumulator import Accumulator
 from peer.global_step import GlobalStep
 from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
 from peer.presence import Description, Presence
+from peer.stepper import BlockingStepper, stepper_for
 from peer.suspension import SuspensionWatch
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
@@ -54,10 +56,11 @@ def main() -> None:
     presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
     presence.start()
     presence.update(state=PeerState.TRAINING)
-    accumulator = Accumulator(state.parameters)
+    accumulator = Accumulator(state.model_parameters)
     suspension = SuspensionWatch(spec.leases.expiration)
     suspension.start()
     global_step = GlobalStep(state, accumulator, averager, buffers, presence, suspension)
+    stepper = stepper_for(global_step, accumulator)
     service = ServiceThread(dht)
     desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])
     desk.open(service)
@@ -71,8 +74,14 @@ def main() -> None:
             say(samples=accumulator.samples)
         elif "step" in command:
             wait_for_members(presence, state, command["step"])
-            report = global_step.make()
-            say(made=report is not None, group=report.group if report else 0, step=state.step)
+            stepper.begin()
+            say(**end_step(stepper, state))
+        elif "begin" in command:
+            wait_for_members(presence, state, command["begin"])
+            stepper.begin()
+            say(busy=stepper.busy)
+        elif "end" in command:
+            say(**end_step(stepper, state))
         elif "hand_over" in command:
             wait_for_members(presence, state, 2)
             samples = accumulator.samples
@@ -94,6 +103,12 @@ def main() -> None:
     averager.shutdown()
     dht.shutdown()
     os._exit(0)
+
+
+def end_step(stepper: BlockingStepper, state: TrainingState) -> dict[str, object]:
+    report = stepper.take_report(wait=True)
+    state.refresh_model()
+    return {"made": report is not None, "group": report.group if report else 0, "step": state.step}
 
 
 def new_state(spec: RunSpec) -> TrainingState:
