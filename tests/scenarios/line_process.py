@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ class LineProcess:
     """Starts `python -m MODULE ARGUMENTS…` and reads one JSON object per line of its stdout.
 
     :param deadline: seconds that `hear` waits for a line
+    :param on: what to put before the command, to run it on another host
     """
 
-    def __init__(self, module: str, *arguments: str, deadline: float = 60.0):
+    def __init__(self, module: str, *arguments: str, deadline: float = 60.0, on: Sequence[str] = ()):
         self.deadline = deadline
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*on, sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

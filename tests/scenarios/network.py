@@ -26,13 +26,15 @@ class Network:
     ...     subprocess.run([*network.on(1), "ping", "-c1", network.address(2)])
 
     :param hosts: even-numbered ones are on the first bridge, odd ones on the second
+    :param subnet: of their addresses. By default of the range for benchmarks (RFC 2544): libp2p's look-up does not hand
+        these out, so that peers find each other only if they tell each other themselves where they listen
     """
 
-    def __init__(self, hosts: int):
+    def __init__(self, hosts: int, subnet: str = "198.18.0"):
         if not 1 <= hosts <= HOSTS:
             raise ValueError(f"1 to {HOSTS} hosts, not {hosts}")
         _sweep()
-        self.hosts = hosts
+        self.hosts, self._subnet = hosts, subnet
         self._switch = f"{PREFIX}-{os.getpid()}-switch"
         try:
             self._build()
@@ -52,12 +54,8 @@ class Network:
         return made
 
     def address(self, host: int) -> str:
-        """IPv4 address of a host.
-
-        Of the range for benchmarks (RFC 2544): libp2p's look-up does not hand these out, so that peers find each other
-        only if they tell each other themselves where they listen.
-        """
-        return f"198.18.0.{host + 1}"
+        """IPv4 address of a host."""
+        return f"{self._subnet}.{host + 1}"
 
     def on(self, host: int) -> list[str]:
         """What to put before a command to run it on a host."""
@@ -70,6 +68,12 @@ class Network:
     def mend(self, host: int) -> None:
         """And up again."""
         self._link("set", f"host{host}", "up")
+
+    def shape(self, host: int, megabits: float) -> None:
+        """Let a host send and receive at most so many megabits a second each."""
+        limit = ("root", "tbf", "rate", f"{megabits}mbit", "burst", "128kb", "latency", "200ms")
+        _tc("-n", self._namespace(host), "qdisc", "replace", "dev", "eth0", *limit)
+        _tc("-n", self._switch, "qdisc", "replace", "dev", f"host{host}", *limit)
 
     def split(self) -> None:
         """Cut the even hosts from the odd ones."""
@@ -116,9 +120,17 @@ class Network:
 
 
 def _ip(*arguments: str, check: bool = True) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    _run("ip", *arguments, check=check)
+
+
+def _tc(*arguments: str) -> None:
+    _run("tc", *arguments, check=True)
+
+
+def _run(*command: str, check: bool) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if check and done.returncode:
-        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _sweep() -> None:

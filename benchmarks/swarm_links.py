@@ -1,0 +1,252 @@
+"""What averaging costs peers whose links are slow, against plain `hivemind.Optimizer` at its defaults, in one run.
+
+    python -m benchmarks.swarm_links [--peers 4] [--megabits 100] [--millions 16] [--step-seconds 20]
+                                     [--steps 4] [--only overlap blocking hivemind] [--plot FILE] [--json FILE]
+
+Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions; averaging is
+real, computing is a sleep. Given several values, every combination is run. Prints for each
+- utilisation: time computing / wall time, from the end of the first step to the end of the last, mean over peers;
+- samples/s of the swarm, and of that what one peer alone makes times their number;
+- exchange: seconds of all-reduce a step (gradients, and parameters where the step re-averages them), and efficiency:
+  the time that 2(n-1)/n of the compressed bytes take at the link's speed, over the seconds taken;
+- sent: bytes that a peer really sent a step, everything counted, over that lower bound.
+Needs root and iproute2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.interleaved import print_table
+from benchmarks.links.stand_in import LAYERS, SAMPLES, VOCABULARIES
+from coordinator.simulation.sizes import transfer_sizes
+from swarm.spec import AveragingSpec, LeaseSpec, RunSpec, TrainingSpec
+from tests.scenarios.line_process import LineProcess
+from tests.scenarios.network import Network
+
+MODULES = {
+    "overlap": "benchmarks.links.ours",
+    "blocking": "benchmarks.links.ours",
+    "hivemind": "benchmarks.links.plain_hivemind",
+}
+# look-ups of plain hivemind need addresses that libp2p hands out
+SUBNET = "10.77.0"
+MICRO_BATCH_SECONDS = 0.5
+ANSWER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Links:
+    """One combination: so many peers on such links, a model of so many million values, a step every so often."""
+
+    peers: int
+    megabits: float
+    millions: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was measured of one kind of peer on one combination; see the module's docstring."""
+
+    kind: str
+    links: Links
+    utilisation: float
+    samples_per_second: float
+    of_linear: float
+    exchange_seconds: float | None
+    efficiency: float | None
+    sent_megabytes: float
+    sent_over_bound: float | None
+    groups: float
+
+
+def spec_of(links: Links, kind: str) -> RunSpec:
+    """The run that ours take part in; plain hivemind takes its model and batch."""
+    batch = round(links.peers * SAMPLES * links.step_seconds / MICRO_BATCH_SECONDS)
+    return RunSpec(
+        name="links",
+        model=LAYERS[links.millions],
+        data=VOCABULARIES[links.millions],
+        training=TrainingSpec(target_batch_size=batch, learning_rate=1e-5),
+        averaging=AveragingSpec(
+            overlap=kind == "overlap", state_compression="float16", state_every=STATE_EVERY
+        ),
+        leases=LeaseSpec(period=2.0, expiration=20.0),
+    )
+
+
+STATE_EVERY = 5
+
+
+def measure(kind: str, links: Links, steps: int, folder: str) -> Cost:
+    """Start the peers on their hosts, let them make the steps, and end them."""
+    spec, peers = spec_of(links, kind), list[LineProcess]()
+    with contextlib.closing(Network(links.peers, SUBNET)) as network:
+        try:
+            contact: list[str] = []
+            for host in range(links.peers):
+                network.shape(host, links.megabits)
+                peer = LineProcess(MODULES[kind], deadline=ANSWER_SECONDS, on=network.on(host))
+                peers.append(peer)
+                peer.tell(
+                    spec=spec.model_dump_json(),
+                    folder=folder,
+                    initial_peers=contact,
+                    peers=links.peers,
+                    steps=steps,
+                    micro_batch_seconds=MICRO_BATCH_SECONDS,
+                )
+                addresses = peer.hear()["addresses"]
+                contact = contact or [address for address in addresses if "127.0.0.1" not in address]
+            for word in ("join", "go"):
+                for peer in peers:
+                    peer.tell(do=word)
+                if word == "join":
+                    for peer in peers:
+                        peer.hear()
+            answers = [peer.hear()["steps"] for peer in peers]
+        finally:
+            for peer in peers:
+                peer.kill_group()
+    return cost_of(kind, links, spec, answers)
+
+
+def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[Mapping[str, float]]]) -> Cost:
+    """Means over peers, from the end of the first step to the end of the last."""
+    walls = [steps[-1]["end"] - steps[0]["end"] for steps in answers]
+    computed = [steps[-1]["computed"] - steps[0]["computed"] for steps in answers]
+    sent = [(steps[-1]["sent"] - steps[0]["sent"]) / (len(steps) - 1) for steps in answers]
+    later = [step for steps in answers for step in steps[1:]]
+    utilisation = statistics.mean(c / w for c, w in zip(computed, walls, strict=True))
+    alone = SAMPLES / MICRO_BATCH_SECONDS
+    ours = kind != "hivemind"
+    exchange = statistics.mean(step["allreduce"] for step in later) if ours else None
+    bound = bound_bytes(spec, links, len(answers[0]) - 1) if ours else None
+    return Cost(
+        kind=kind,
+        links=links,
+        utilisation=utilisation,
+        samples_per_second=utilisation * alone * links.peers,
+        of_linear=utilisation,
+        exchange_seconds=exchange,
+        efficiency=bound * 8 / (links.megabits * 1e6) / exchange if bound and exchange else None,
+        sent_megabytes=statistics.mean(sent) / 1e6,
+        sent_over_bound=statistics.mean(sent) / bound if bound else None,
+        groups=statistics.mean(step["group"] for step in later),
+    )
+
+
+def bound_bytes(spec: RunSpec, links: Links, steps: int) -> float:
+    """Bytes that each peer must send a step, the mean over the steps after the first one."""
+    sizes = transfer_sizes(spec)
+    states = sum(step % STATE_EVERY == 0 for step in range(2, steps + 2))
+    copies = sizes.gradients + sizes.parameters * states / steps
+    return 2 * (links.peers - 1) / links.peers * copies
+
+
+def row_of(cost: Cost) -> tuple[str, ...]:
+    """A line of the printed table."""
+
+    def shown(value: float | None, pattern: str) -> str:
+        return "" if value is None else format(value, pattern)
+
+    links = cost.links
+    return (
+        str(links.peers),
+        f"{links.megabits:g}",
+        f"{links.millions} M",
+        f"{links.step_seconds:g}",
+        cost.kind,
+        f"{cost.utilisation:.1%}",
+        f"{cost.samples_per_second:.1f}",
+        shown(cost.exchange_seconds, ".2f"),
+        shown(cost.efficiency, ".2f"),
+        f"{cost.sent_megabytes:.1f}",
+        shown(cost.sent_over_bound, ".2f"),
+        f"{cost.groups:.1f}",
+    )
+
+
+HEADER = (
+    "peers",
+    "Mbit/s",
+    "values",
+    "step s",
+    "kind",
+    "utilisation",
+    "samples/s",
+    "exchange s",
+    "efficiency",
+    "sent MB",
+    "over bound",
+    "group",
+)
+
+
+def save_plot(costs: Sequence[Cost], path: Path) -> None:
+    """Seconds of exchange by number of peers, a line for each size of model and speed of link; needs matplotlib."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    measured = [cost for cost in costs if cost.exchange_seconds is not None and cost.links.peers > 1]
+    for key in sorted({(cost.links.millions, cost.links.megabits, cost.kind) for cost in measured}):
+        of_key = [c for c in measured if (c.links.millions, c.links.megabits, c.kind) == key]
+        points = sorted((cost.links.peers, cost.exchange_seconds or 0.0) for cost in of_key)
+        label = f"{key[0]} M values, {key[1]:g} Mbit/s, {key[2]}"
+        axes.plot([peers for peers, _ in points], [seconds for _, seconds in points], marker="o", label=label)
+    axes.set_xlabel("peers")
+    axes.set_ylabel("seconds of all-reduce a step")
+    axes.set_yscale("log")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", type=int, nargs="+", default=[4])
+    parser.add_argument("--megabits", type=float, nargs="+", default=[100.0])
+    parser.add_argument("--millions", type=int, nargs="+", default=[16], choices=sorted(LAYERS))
+    parser.add_argument("--step-seconds", type=float, nargs="+", default=[20.0])
+    parser.add_argument("--steps", type=int, default=4, help="the first one is not counted")
+    parser.add_argument("--only", nargs="+", default=list(MODULES), choices=list(MODULES))
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    if given.steps < 2:
+        parser.error("--steps must be at least 2: the first one is not counted")
+    if not Network.available():
+        print("swarm_links: needs root, iproute2 and network namespaces", file=sys.stderr)
+        return
+    costs: list[Cost] = []
+    with tempfile.TemporaryDirectory() as folder:
+        choices: tuple[Sequence[Any], ...] = (given.peers, given.megabits, given.millions, given.step_seconds)
+        for combination in itertools.product(*choices):
+            for kind in given.only:
+                costs.append(measure(kind, Links(*combination), given.steps, folder))
+                print(" ".join(row_of(costs[-1])), file=sys.stderr, flush=True)
+    print_table(HEADER, [row_of(cost) for cost in costs])
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end")
+    if given.json:
+        given.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
+    if given.plot:
+        save_plot(costs, given.plot)
+
+
+if __name__ == "__main__":
+    main()
