@@ -263,8 +263,8 @@ class _Coordinator:
         stack.callback(self.metrics.close)
         started_at = (history.span() or (None,))[0]
         self.tracker = Tracker(board, spec, Totals.load(directory.totals_path), started_at, state.settings)
-        sizes = [parameter.numel() for parameter in state.parameters]
-        self.steps = StepRecorder(history, self.metrics, self.tracker, sizes)
+        shapes = [parameter.shape for parameter in state.parameters]
+        self.steps = StepRecorder(history, self.metrics, self.tracker, shapes)
         self.desk = SettingsDesk(
             state.settings, board, directory.settings_path, self._look, self._announce, run.warrant
         )

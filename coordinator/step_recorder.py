@@ -19,11 +19,11 @@ from swarm.spec import AveragingSpec
 class StepRecorder:
     """Called with every status by the one thread that tracks.
 
-    :param sizes: number of values of each tensor that is averaged
+    :param shapes: of the tensors that are averaged
     """
 
-    def __init__(self, history: History, log: MetricLog, tracker: Tracker, sizes: Sequence[int]):
-        self.history, self.log, self.tracker, self.sizes = history, log, tracker, sizes
+    def __init__(self, history: History, log: MetricLog, tracker: Tracker, shapes: Sequence[Sequence[int]]):
+        self.history, self.log, self.tracker, self.shapes = history, log, tracker, shapes
         self._step = tracker.view.newest_step
         self._status: RunStatus | None = None
         self._round: LastRound | None = None
@@ -61,11 +61,12 @@ class StepRecorder:
     def _traffic(self, step: int, group_size: int) -> int:
         """Bytes that a group sends in one step: everyone's share goes to every other member, and back averaged."""
         averaging = self.tracker.spec.averaging
-        return 2 * max(0, group_size - 1) * bytes_of_step(averaging, self.sizes, step)
+        return 2 * max(0, group_size - 1) * bytes_of_step(averaging, self.shapes, step)
 
 
-def bytes_of_step(averaging: AveragingSpec, sizes: Sequence[int], step: int) -> int:
+def bytes_of_step(averaging: AveragingSpec, shapes: Sequence[Sequence[int]], step: int) -> int:
     """Compressed size of the gradients, and of the parameters where the step re-averages them."""
-    gradients = sum(compressed_bytes(size, averaging.gradient_compression) for size in sizes)
-    parameters = sum(compressed_bytes(size, averaging.state_compression) for size in sizes)
+    codec, rank = averaging.gradient_compression, averaging.rank
+    gradients = sum(compressed_bytes(shape, codec, rank) for shape in shapes)
+    parameters = sum(compressed_bytes(shape, averaging.state_compression) for shape in shapes)
     return gradients + (parameters if step % averaging.state_every == 0 else 0)

@@ -25,7 +25,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
@@ -47,6 +47,7 @@ from swarm.dht import TiedDHT
 from swarm.gate import Gate
 from swarm.guard import RoundLimits, size_of
 from swarm.lifeline import die_with_parent, ignore_polite_signals
+from swarm.low_rank import LowRankGradients
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
@@ -105,6 +106,7 @@ class SwarmAverager(DecentralizedAverager):
             RoundKind.STATE: compression_for(spec.state_compression),
         }
         self._spec = spec
+        self._low_rank = LowRankGradients(spec.rank) if spec.gradient_compression == "low_rank" else None
         self._state_source = state_source
         self._received: tuple[float, float, list[str], dict[str, str]] = (0.0, 0.0, [], {})
         self._limits = RoundLimits(RoundKind.GRADIENTS)
@@ -238,6 +240,34 @@ class SwarmAverager(DecentralizedAverager):
         group_id: bytes | None = None,
         **kwargs: Any,
     ) -> None:
+        if self._low_rank is None or self._limits.kind is not RoundKind.GRADIENTS:
+            await self._exchange(tensors, group_info, group_info.group_id, **kwargs)
+            self._remember_size(self._limits.kind, size_of(tensors))
+            return
+        loop, key = asyncio.get_running_loop(), self._matchmaking.group_key_manager.current_key
+        kwargs["tensor_infos"] = None
+        exact = {**kwargs, "compression": NoCompression()}
+        factors = await loop.run_in_executor(None, self._low_rank.first, tensors, key)
+        await self._exchange(factors, group_info, group_info.group_id, **exact)
+        if self._received[0] < 1.0:
+            # who lacks a part of the first factors has other columns than everybody else
+            raise MatchmakingException("the first factors did not all come back")
+        _all, inputs, banned, offenders = self._received
+        factors = await loop.run_in_executor(None, self._low_rank.second)
+        await self._exchange(factors, group_info, _second_of(group_info.group_id), **kwargs)
+        await loop.run_in_executor(None, self._low_rank.finish)
+        received, inputs_of_second, banned_later, offenders_later = self._received
+        self._received = (
+            received,
+            min(inputs, inputs_of_second),
+            [*banned, *banned_later],
+            {**offenders, **offenders_later},
+        )
+
+    async def _exchange(
+        self, tensors: Sequence[torch.Tensor], group_info: GroupInfo, group_id: bytes, **kwargs: Any
+    ) -> None:
+        """Average some tensors in place with the group."""
         runner = SteadfastAllReduce(
             limits=self._limits,
             robust=self._spec.aggregation == "centred_clipping" and self._limits.kind is RoundKind.GRADIENTS,
@@ -245,7 +275,7 @@ class SwarmAverager(DecentralizedAverager):
             servicer_type=type(self),
             prefix=self.prefix,
             tensors=tensors,
-            group_id=group_id or group_info.group_id,
+            group_id=group_id,
             ordered_peer_ids=group_info.peer_ids,
             **kwargs,
         )
@@ -260,7 +290,17 @@ class SwarmAverager(DecentralizedAverager):
             [str(peer) for peer in runner.banned_senders],
             {str(peer): why for peer, why in runner.offenders.items()},
         )
-        self._remember_size(self._limits.kind, size_of(tensors))
+
+    @contextlib.contextmanager
+    def _register_allreduce_group(self, group_info: GroupInfo) -> Iterator[None]:
+        """Expect both exchanges of a round with this group."""
+        second = _second_of(group_info.group_id)
+        self._running_groups[second] = asyncio.Future()
+        try:
+            with super()._register_allreduce_group(group_info):
+                yield
+        finally:
+            self._running_groups.pop(second).cancel()
 
     def _remember_size(self, kind: RoundKind, size: float) -> None:
         before = self._usual_size.get(kind, size)
@@ -395,6 +435,11 @@ class _FixedKey(GroupKeyManager):
 
     async def update_key_on_group_assembled(self, group_info: GroupInfo) -> None:
         pass
+
+
+def _second_of(group_id: bytes) -> bytes:
+    """Names the second exchange of a round."""
+    return group_id + b"2"
 
 
 def _group_bits(kind: RoundKind, step: int, branch: str) -> str:

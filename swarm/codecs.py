@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from hivemind.compression import (
@@ -15,6 +16,8 @@ from hivemind.compression import (
     Uniform8BitQuantization,
 )
 
+from swarm.low_rank import is_worth_it
+
 # below this many values a codebook costs more than it saves, and small tensors (biases, norms) are sensitive
 SMALL_TENSOR_VALUES = 2**16
 # 256 codes over three standard deviations to either side
@@ -24,15 +27,21 @@ MAX_8BIT_ERROR = 0.1
 CODEBOOK_BYTES = 256 * 4
 
 
-def compressed_bytes(values: int, name: str) -> int:
-    """Size of a tensor of so many values in the codec of this name, without its header."""
-    if name == "8bit" and values >= SMALL_TENSOR_VALUES:
+def compressed_bytes(shape: Sequence[int], name: str, rank: int = 0) -> int:
+    """Size of a tensor of this shape in the codec of this name, without its headers.
+
+    :param rank: of the two factors that stand for a matrix in `low_rank`
+    """
+    values = math.prod(shape)
+    if name == "low_rank" and is_worth_it(torch.Size(shape), rank):
+        return rank * (4 * shape[0] + 2 * shape[1])
+    if name in ("8bit", "low_rank") and values >= SMALL_TENSOR_VALUES:
         return values + CODEBOOK_BYTES
     return values * (4 if name == "none" else 2)
 
 
 def compression_for(name: str) -> CompressionBase:
-    """The codec behind a name in the run spec."""
+    """The codec behind a name in the run spec; for `low_rank` that of everything but the factors."""
     codecs: dict[str, Callable[[], CompressionBase]] = {
         "none": NoCompression,
         "float16": Float16Compression,
@@ -40,7 +49,7 @@ def compression_for(name: str) -> CompressionBase:
             threshold=SMALL_TENSOR_VALUES, less=Float16Compression(), greater_equal=Uniform8BitQuantization()
         ),
     }
-    return codecs[name]()
+    return codecs["8bit" if name == "low_rank" else name]()
 
 
 def why_8bit_fails() -> str | None:

@@ -123,6 +123,8 @@ class AveragingSpec(_Section):
 
     :param aggregation: of gradients; `centred_clipping` keeps a minority of peers from steering the run with gradients
         of ordinary size that point the wrong way, at some cost in quality
+    :param gradient_compression: `8bit` sends what is small in 16 bits, and `low_rank` sends matrices as two factors of
+        `rank` columns, for links on which 8 bits are too many
     :param overlap: peers go on computing while they average. What they compute meanwhile enters the next global step,
         although its gradient was taken at the parameters before this one: at most one step old
     """
@@ -132,7 +134,8 @@ class AveragingSpec(_Section):
     next_chunk_timeout: Seconds = 20.0
     allreduce_timeout: Seconds = 120.0
     download_timeout: Seconds = 600.0
-    gradient_compression: Literal["none", "float16", "8bit"] = "8bit"
+    gradient_compression: Literal["none", "float16", "8bit", "low_rank"] = "8bit"
+    rank: Positive = 32
     state_compression: Literal["none", "float16"] = "none"
     state_every: Positive = 1
     aggregation: Literal["mean", "centred_clipping"] = "mean"
@@ -144,6 +147,10 @@ class AveragingSpec(_Section):
             raise ValueError("request_timeout must be smaller than matchmaking_time")
         if self.next_chunk_timeout >= self.allreduce_timeout:
             raise ValueError("next_chunk_timeout must be smaller than allreduce_timeout")
+        if self.aggregation != "mean" and self.gradient_compression == "low_rank":
+            raise ValueError(
+                "centred_clipping clips gradients, not their factors: choose another compression"
+            )
         return self
 
 

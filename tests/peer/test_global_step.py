@@ -27,9 +27,9 @@ def make_steps(tmp_path, make_spec) -> Iterator[Callable]:
     processes: list[LineProcess] = []
 
     def make(
-        *seeds: list[int], codec: str, steps: int = 2, **model: int
+        *seeds: list[int], codec: str, steps: int = 2, rank: int = 32, **model: int
     ) -> tuple[RunSpec, list[list[torch.Tensor]]]:
-        averaging = {"gradient_compression": codec}
+        averaging = {"gradient_compression": codec, "rank": rank}
         spec_path = make_spec(averaging=averaging, model=model, training={"target_batch_size": 32})
         processes.extend(LineProcess("tests.scenarios.step_participant") for _ in seeds)
         contact: list[str] = []
@@ -136,6 +136,20 @@ def test_eight_bit_gradients_move_both_peers_together(make_steps):
     error = torch.cat([(own - other).flatten() for own, other in zip(first, expected, strict=False)])
     assert moved.norm() > 0
     assert error.norm() < 0.1 * moved.norm()
+
+
+def test_low_rank_gradients_move_both_peers_together(make_steps):
+    """Two exchanges with factors instead of matrices: both end equal, and went roughly where the exact step goes."""
+    large_enough_for_factors = {"hidden_size": 128, "intermediate_size": 512}
+    spec, (first, second) = make_steps(
+        SEEDS[:4], SEEDS[4:], codec="low_rank", rank=16, steps=1, **large_enough_for_factors
+    )
+    expected = plain_pytorch(spec, SEEDS, steps=1)
+    start = new_state(spec).parameters
+    assert_same(first[: len(expected)], second, SAME_PARAMETERS)
+    moved = torch.cat([(new - old).detach().flatten() for new, old in zip(expected, start, strict=True)])
+    went = torch.cat([(new - old).detach().flatten() for new, old in zip(first, start, strict=False)])
+    assert float(torch.nn.functional.cosine_similarity(moved, went, dim=0)) > 0.5
 
 
 def test_a_peer_without_samples_takes_the_others_step(make_steps):
