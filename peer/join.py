@@ -26,6 +26,7 @@ from peer.device_readings import read_devices
 from peer.global_step import GlobalStep
 from peer.grace import Grace, end_at_once_when_told
 from peer.hand_over import HandOverDesk
+from peer.local_steps import LocalSteps
 from peer.loss_scale import LossScale
 from peer.micro_batch import Shape, shape_for
 from peer.micro_batches import MicroBatches, checkpoint_gradients
@@ -44,7 +45,7 @@ from swarm.averager import SwarmAverager
 from swarm.bundle import HELDOUT_NAME, TOKENIZER_FOLDER, BundleCache, Manifest, SignedManifest, load_spec_of
 from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import OperationFailed
+from swarm.errors import BadInput, OperationFailed
 from swarm.evaluation import HeldoutEvaluator
 from swarm.identity import Identity
 from swarm.probe import ProbeServer
@@ -159,6 +160,8 @@ def _participate(
     credentials: Credentials,
 ) -> None:
     device, followers = torch.device(node.facts.device), node.followers
+    if spec.local_steps is not None and followers.ranks > 1:
+        raise BadInput(f"run {spec.name} makes local steps, which several ranks cannot: give --ranks 1")
     followers.tell_setup(Setup(spec.canonical_json().decode(), str(bundle), identity.peer_id))
     tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
     model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
@@ -174,7 +177,7 @@ def _participate(
         state_source=lambda: states[0].snapshot() if states else None,
     )
     states.append(state := TrainingState(spec, model, device))
-    accumulator = Accumulator(state.model_parameters, LossScale() if node.facts.precision == "fp16" else None)
+    accumulator = _accumulator_for(state, LossScale() if node.facts.precision == "fp16" else None)
     grace = Grace(options.grace)
     grace.start(signals=node.listen is None)
     if node.listen is not None:
@@ -259,6 +262,13 @@ def _participate(
         samples.close()
         service.stop()
         averager.shutdown()
+
+
+def _accumulator_for(state: TrainingState, scale: LossScale | None) -> Accumulator:
+    """As the run spec says."""
+    if state.spec.local_steps is not None:
+        return LocalSteps(state, state.spec.local_steps, scale)
+    return Accumulator(state.model_parameters, scale)
 
 
 @contextmanager

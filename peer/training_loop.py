@@ -169,12 +169,13 @@ class TrainingLoop:
         keeps = self.spec.averaging.overlap and reason == FELL_BEHIND
         if keeps:
             self.followers.collect(self.accumulator)
-        step, accumulated = self.state.step, self.accumulator.take()
+        step, accumulated = self.state.step, self.accumulator.take() if keeps else None
+        self.accumulator.reset()
         self.followers.discard()
         synced = self.synchronizer.synchronize(force=force)
         if synced is None:
             return
-        if keeps and self.state.step <= step + 1:
+        if accumulated is not None and self.state.step <= step + 1:
             # a step came too early for us; gradients may be one step old
             self.accumulator.put_back(accumulated)
         self._arrived = True

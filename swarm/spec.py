@@ -154,6 +154,19 @@ class AveragingSpec(_Section):
         return self
 
 
+class LocalStepsSpec(_Section):
+    """Peers train apart between global steps (DiLoCo: Douillard et al. 2023, arXiv:2311.08105).
+
+    Each makes a LAMB step of its own every `batch_size` samples. When the swarm has `training.target_batch_size`, what
+    everyone has moved is averaged, and a step of SGD with Nesterov momentum in that direction is the global step.
+    `training.learning_rate` and its schedule, in global steps, are those of the local steps.
+    """
+
+    batch_size: Positive
+    outer_learning_rate: Annotated[float, Field(gt=0, le=2)] = 0.7
+    outer_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
 class LeaseSpec(_Section):
     """A peer is alive while its lease has not expired: renewed every `period` seconds, valid for `expiration`."""
 
@@ -191,7 +204,7 @@ class RunSpec(_Section):
     """One collaborative training, wholly described.
 
     :param admission: `invite`: only those whom `coordinator invite` has given a ticket take part
-
+    :param local_steps: if given, peers make steps of their own between global ones
 
     >>> spec = RunSpec(name="demo")
     >>> spec.run_id.startswith("demo-")
@@ -205,6 +218,7 @@ class RunSpec(_Section):
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
     averaging: AveragingSpec = AveragingSpec()
+    local_steps: LocalStepsSpec | None = None
     leases: LeaseSpec = LeaseSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
 
@@ -212,6 +226,16 @@ class RunSpec(_Section):
     def _rows_fit_the_model(self) -> RunSpec:
         if self.data.sequence_length > self.model.max_position_embeddings:
             raise ValueError("data.sequence_length must not exceed model.max_position_embeddings")
+        return self
+
+    @model_validator(mode="after")
+    def _local_steps_fit(self) -> RunSpec:
+        if self.local_steps is None:
+            return self
+        if self.averaging.overlap:
+            raise ValueError("local_steps and averaging.overlap do not go together: leave one out")
+        if self.local_steps.batch_size > self.training.target_batch_size:
+            raise ValueError("local_steps.batch_size must not exceed training.target_batch_size")
         return self
 
     @property

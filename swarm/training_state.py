@@ -42,8 +42,9 @@ class TrainingState:
 
     Every method that changes or reads tensors takes the lock, because newcomers ask for the state at any time.
 
-    With `averaging.overlap` the `parameters` that the optimizer updates are a copy on the host, so that they can change
-    while the model computes; the model takes them over in `refresh_model`. Without, they are the model's own.
+    The `parameters` that the optimizer updates are the model's own. With `averaging.overlap` they are a copy on the
+    host, so that they can change while the model computes; the model takes them over in `refresh_model`. So they are
+    with `local_steps`, where the model moves by itself, and the optimizer is the outer one.
 
     :param device: where the model lives; the optimizer lives with its parameters
     """
@@ -54,7 +55,7 @@ class TrainingState:
         self.model = model
         self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
         self.model_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._is_apart = spec.averaging.overlap
+        self._is_apart = spec.averaging.overlap or spec.local_steps is not None
         self.parameters = self._copy_for_optimizer() if self._is_apart else self.model_parameters
         self.optimizer = self._new_optimizer()
         self.step = 0
@@ -75,11 +76,17 @@ class TrainingState:
 
     def refresh_model(self) -> None:
         """Let the model compute with the newest parameters; not while it computes."""
+        if self.model_is_old:
+            self.reset_model()
+
+    def reset_model(self) -> None:
+        """Let the model compute with these parameters, whatever it has done to its own."""
+        if not self._is_apart:
+            return
         with self.lock, torch.no_grad():
-            if self.model_is_old:
-                for own, newest in zip(self.model_parameters, self.parameters, strict=True):
-                    own.copy_(newest)
-                self._version_of_model = self._version
+            for own, newest in zip(self.model_parameters, self.parameters, strict=True):
+                own.copy_(newest)
+            self._version_of_model = self._version
 
     @property
     def shapes(self) -> list[torch.Size]:
@@ -105,7 +112,7 @@ class TrainingState:
             self.refresh_model()
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor], branch: str) -> None:
-        """One global step: LAMB with these mean gradients at the learning rate of the current step.
+        """One global step: the optimizer's with these mean gradients at the learning rate of the current step.
 
         :param branch: of the round that averaged them
         """
@@ -113,7 +120,7 @@ class TrainingState:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient.to(parameter.device, parameter.dtype)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate_at(self.step)
+                group["lr"] = self._learning_rate()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step, self.branch = self.step + 1, branch
@@ -170,7 +177,20 @@ class TrainingState:
             for parameter in self.model_parameters
         ]
 
-    def _new_optimizer(self) -> Lamb:
+    def _learning_rate(self) -> float:
+        local_steps = self.spec.local_steps
+        if local_steps is not None:
+            return local_steps.outer_learning_rate
+        return self.settings.learning_rate_at(self.step)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        local_steps = self.spec.local_steps
+        if local_steps is None:
+            return self._new_lamb()
+        momentum = local_steps.outer_momentum
+        return torch.optim.SGD(self.parameters, lr=0.0, momentum=momentum, nesterov=True)
+
+    def _new_lamb(self) -> Lamb:
         training = self.spec.training
         optimizers_own = dict(zip(map(id, self.model_parameters), self.parameters, strict=True))
         groups = parameter_groups(self.model, training.weight_decay)
@@ -181,7 +201,7 @@ class TrainingState:
         )
 
     def _allocate_moments(self) -> None:
-        # LAMB only allocates state when every gradient is exactly zero
+        # LAMB only allocates state when every gradient is exactly zero, and so does SGD at a learning rate of zero
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
