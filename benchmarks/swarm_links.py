@@ -1,7 +1,8 @@
 """What averaging costs peers whose links are slow, against plain `hivemind.Optimizer` at its defaults, in one run.
 
     python -m benchmarks.swarm_links [--peers 4] [--megabits 100] [--millions 16] [--step-seconds 20]
-                                     [--steps 4] [--only overlap blocking hivemind] [--plot FILE] [--json FILE]
+                                     [--steps 4] [--only overlap blocking hivemind] [--newcomers 0]
+                                     [--plot FILE] [--json FILE]
 
 Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions; averaging is
 real, computing is a sleep. Given several values, every combination is run. Prints for each
@@ -9,7 +10,9 @@ real, computing is a sleep. Given several values, every combination is run. Prin
 - samples/s of the swarm, and of that what one peer alone makes times their number;
 - exchange: seconds of all-reduce a step (gradients, and parameters where the step re-averages them), and efficiency:
   the time that 2(n-1)/n of the compressed bytes take at the link's speed, over the seconds taken;
-- sent: bytes that a peer really sent a step, everything counted, over that lower bound.
+- sent: bytes that a peer really sent a step, everything counted, over that lower bound;
+- join: with `--newcomers`, how long they took to fetch the state while the others train, all at once in the middle of
+  a step, over the time its bytes take on one link; and how many donors they took. Ours only.
 Needs root and iproute2.
 """
 
@@ -23,8 +26,9 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,7 @@ class Links:
     megabits: float
     millions: int
     step_seconds: float
+    newcomers: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,9 @@ class Cost:
     sent_megabytes: float
     sent_over_bound: float | None
     groups: float
+    matchmaking_seconds: float | None
+    join_over_bound: float | None = None
+    donors: int = 0
 
 
 def spec_of(links: Links, kind: str) -> RunSpec:
@@ -90,37 +98,71 @@ def spec_of(links: Links, kind: str) -> RunSpec:
 STATE_EVERY = 5
 
 
+class Hosts:
+    """The peers on their hosts, and newcomers on theirs.
+
+    :param peers: processes that make the steps; `newcomers`: that fetch the state
+    """
+
+    def __init__(self, kind: str, links: Links, steps: int, folder: str):
+        self.links = links
+        count = links.peers + (links.newcomers if kind != "hivemind" else 0)
+        self._network = Network(count, SUBNET)
+        self._processes: list[LineProcess] = []
+        setup = {
+            "spec": spec_of(links, kind).model_dump_json(),
+            "folder": folder,
+            "initial_peers": list[str](),
+            "peers": links.peers,
+            "steps": steps,
+            "micro_batch_seconds": MICRO_BATCH_SECONDS,
+        }
+        for host in range(count):
+            self._network.shape(host, links.megabits)
+            process = LineProcess(MODULES[kind], deadline=ANSWER_SECONDS, on=self._network.on(host))
+            self._processes.append(process)
+            process.tell(**setup, newcomer=host >= links.peers)
+            addresses = process.hear()["addresses"]
+            if not setup["initial_peers"]:
+                setup["initial_peers"] = [address for address in addresses if "127.0.0.1" not in address]
+        self.peers, self.newcomers = self._processes[: links.peers], self._processes[links.peers :]
+
+    def begin(self) -> None:
+        """Let all see each other, and the peers train."""
+        for process in self._processes:
+            process.tell(do="look around")
+        for process in self._processes:
+            process.hear()
+        for process in self.peers:
+            process.tell(do="train")
+
+    def join(self) -> list[dict[str, Any]]:
+        """Let the newcomers fetch the state in the middle of the second step."""
+        if not self.newcomers:
+            return []
+        time.sleep(1.5 * self.links.step_seconds)
+        for process in self.newcomers:
+            process.tell(do="fetch")
+        return [process.hear() for process in self.newcomers]
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self._processes:
+            process.kill_group()
+        self._network.close()
+
+
 def measure(kind: str, links: Links, steps: int, folder: str) -> Cost:
     """Start the peers on their hosts, let them make the steps, and end them."""
-    spec, peers = spec_of(links, kind), list[LineProcess]()
-    with contextlib.closing(Network(links.peers, SUBNET)) as network:
-        try:
-            contact: list[str] = []
-            for host in range(links.peers):
-                network.shape(host, links.megabits)
-                peer = LineProcess(MODULES[kind], deadline=ANSWER_SECONDS, on=network.on(host))
-                peers.append(peer)
-                peer.tell(
-                    spec=spec.model_dump_json(),
-                    folder=folder,
-                    initial_peers=contact,
-                    peers=links.peers,
-                    steps=steps,
-                    micro_batch_seconds=MICRO_BATCH_SECONDS,
-                )
-                addresses = peer.hear()["addresses"]
-                contact = contact or [address for address in addresses if "127.0.0.1" not in address]
-            for word in ("join", "go"):
-                for peer in peers:
-                    peer.tell(do=word)
-                if word == "join":
-                    for peer in peers:
-                        peer.hear()
-            answers = [peer.hear()["steps"] for peer in peers]
-        finally:
-            for peer in peers:
-                peer.kill_group()
-    return cost_of(kind, links, spec, answers)
+    with contextlib.closing(Hosts(kind, links, steps, folder)) as hosts:
+        hosts.begin()
+        joins = hosts.join()
+        cost = cost_of(kind, links, spec_of(links, kind), [peer.hear()["steps"] for peer in hosts.peers])
+    if not joins:
+        return cost
+    bound = joins[0]["bytes"] * 8 / (links.megabits * 1e6)
+    worst = max(join["seconds"] for join in joins) / bound
+    return replace(cost, join_over_bound=worst, donors=len({join["donor"] for join in joins}))
 
 
 def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[Mapping[str, float]]]) -> Cost:
@@ -145,6 +187,7 @@ def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[M
         sent_megabytes=statistics.mean(sent) / 1e6,
         sent_over_bound=statistics.mean(sent) / bound if bound else None,
         groups=statistics.mean(step["group"] for step in later),
+        matchmaking_seconds=statistics.mean(step["matchmaking"] for step in later) if ours else None,
     )
 
 
@@ -171,11 +214,13 @@ def row_of(cost: Cost) -> tuple[str, ...]:
         cost.kind,
         f"{cost.utilisation:.1%}",
         f"{cost.samples_per_second:.1f}",
+        shown(cost.matchmaking_seconds, ".2f"),
         shown(cost.exchange_seconds, ".2f"),
         shown(cost.efficiency, ".2f"),
         f"{cost.sent_megabytes:.1f}",
         shown(cost.sent_over_bound, ".2f"),
         f"{cost.groups:.1f}",
+        f"{cost.join_over_bound:.2f} of {cost.donors}" if cost.join_over_bound is not None else "",
     )
 
 
@@ -187,11 +232,13 @@ HEADER = (
     "kind",
     "utilisation",
     "samples/s",
+    "matchmaking s",
     "exchange s",
     "efficiency",
     "sent MB",
     "over bound",
     "group",
+    "join",
 )
 
 
@@ -225,6 +272,7 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, nargs="+", default=[20.0])
     parser.add_argument("--steps", type=int, default=4, help="the first one is not counted")
     parser.add_argument("--only", nargs="+", default=list(MODULES), choices=list(MODULES))
+    parser.add_argument("--newcomers", type=int, nargs="+", default=[0])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -235,7 +283,13 @@ def main() -> None:
         return
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory() as folder:
-        choices: tuple[Sequence[Any], ...] = (given.peers, given.megabits, given.millions, given.step_seconds)
+        choices: tuple[Sequence[Any], ...] = (
+            given.peers,
+            given.megabits,
+            given.millions,
+            given.step_seconds,
+            given.newcomers,
+        )
         for combination in itertools.product(*choices):
             for kind in given.only:
                 costs.append(measure(kind, Links(*combination), given.steps, folder))

@@ -19,6 +19,7 @@ import torch
 
 from data_prep.tokenizer import load_tokenizer
 from peer.accumulator import Accumulator
+from peer.bandwidth import measure_in_background
 from peer.departure import Departure
 from peer.device import choose_device, inspect_device, prepare_compute, require_compiler
 from peer.device_facts import DeviceFacts
@@ -219,6 +220,8 @@ def _participate(
         followers.watch(grace.request)
         BundleServer(bundle, dht.admission).start(service)
         ProbeServer().start(service)
+        if not options.client_mode:  # a peer that nobody can reach reduces nothing
+            measure_in_background(service, options.addresses[0].peer_id, averager)
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
         desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_RENEWALS_PER_PEER_RECORD = 4
 VIEW_REFRESHES_PER_LEASE = 4
+SHORTEST_LOOK_SECONDS = 0.1
 CONTACT_RENEWAL_SECONDS = 5.0
 # a silent DHT must not eat up a departing peer's grace period
 WITHDRAWAL_SECONDS = 0.6
@@ -142,15 +143,15 @@ class Presence:
 
     def _run(self) -> None:
         period = self.spec.leases.period
-        next_lease, next_contact, next_settings, renewals = 0.0, 0.0, 0.0, 0
+        next_lease, next_contact, next_settings, renewals, told = 0.0, 0.0, 0.0, 0, -1
         while not self._stopped.is_set():
-            if woken := self._wake.wait(period / VIEW_REFRESHES_PER_LEASE):
+            if woken := self._wake.wait(self._seconds_to_next_look()):
                 self._wake.clear()
             activity = self.activity
             target = self.settings.at(activity.step).target_batch_size
-            near = self.view.is_near(activity.step, activity.branch, target)
+            near = self.view.is_near(activity.step, activity.branch, target) and activity.samples != told
             if woken or near or time.monotonic() >= next_lease:
-                renewals += 1
+                renewals, told = renewals + 1, activity.samples
                 self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
                 next_lease = time.monotonic() + period
             if time.monotonic() >= next_settings:
@@ -161,6 +162,13 @@ class Presence:
                 self.board.renew_contacts()
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
             self.refresh()
+
+    def _seconds_to_next_look(self) -> float:
+        """Seldom while the step is far, often when it is near: so that all begin it together."""
+        activity, longest = self.activity, self.spec.leases.period / VIEW_REFRESHES_PER_LEASE
+        target = self.settings.at(activity.step).target_batch_size
+        until_due = self.view.seconds_until_due(activity.step, activity.branch, target)
+        return min(longest, max(SHORTEST_LOOK_SECONDS, until_due / 2))
 
     def _read_settings(self) -> None:
         for record in (self.board.read(SettingsRecord) or {}).values():

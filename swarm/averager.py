@@ -84,6 +84,8 @@ class SwarmAverager(DecentralizedAverager):
     ...     RoundKind.GRADIENTS, step=7, branch="", group_size=3, weight=96.0, samples=96, weights={}
     ... )
 
+    `bandwidth`: of our link, in any unit that is the same for everyone; None while it is not known.
+
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
     :param state_source: called in this process whenever a newcomer asks for state
     """
@@ -160,6 +162,7 @@ class SwarmAverager(DecentralizedAverager):
                     "size": group_size,
                     "weights": dict(weights),
                     "most": most,
+                    "bandwidth": self.bandwidth,
                 },
             )
         )
@@ -221,12 +224,21 @@ class SwarmAverager(DecentralizedAverager):
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
         self._inner_pipe = WholeMessages(self._inner_pipe)
+        self._no_exchange = asyncio.Event()
+        self._no_exchange.set()
         super().run()
 
     async def _prepare_round(
-        self, kind: RoundKind, bits: str, size: int, weights: dict[str, float], most: float
+        self,
+        kind: RoundKind,
+        bits: str,
+        size: int,
+        weights: dict[str, float],
+        most: float,
+        bandwidth: float | None,
     ) -> None:
         """Key the next matchmaking by `bits`, and let it end when `size` peers are there."""
+        self.bandwidth = bandwidth
         self._limits = RoundLimits(kind, weights, most, self._usual_size.get(kind))
         self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None, self._gate)
         self._matchmaking.target_group_size = size
@@ -308,6 +320,13 @@ class SwarmAverager(DecentralizedAverager):
             self._usual_size[kind] = before + USUAL_SMOOTHING * (size - before)
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
+        self._no_exchange.clear()
+        try:
+            return await self._exchange_with_group(group_info, min_vector_size, **kwargs)
+        finally:
+            self._no_exchange.set()
+
+    async def _exchange_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
         started = time.monotonic()
         for peer, gathered in zip(group_info.peer_ids, group_info.gathered, strict=True):
             # the leader named them: neither it nor they need be who we would have chosen
@@ -382,6 +401,11 @@ class SwarmAverager(DecentralizedAverager):
             return
         metadata, tensors, _infos = await self._get_current_state_from_host_process()
         for part in pack_tensors(tensors, NoCompression()):
+            if (
+                not self._no_exchange.is_set()
+            ):  # a round goes first, or all its members would wait for our link
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._no_exchange.wait(), self._spec.next_chunk_timeout / 2)
             yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
             metadata = b""
 

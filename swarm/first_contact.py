@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,8 +23,8 @@ from swarm.bundle import SignedManifest
 from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import OperationFailed
 from swarm.lifeline import daemons_tied_to_us
-from swarm.probe import MAX_UPLOAD_BYTES, PORT_HANDLER, UPLOAD_HANDLER, PortAnswer
-from swarm.service import BROKEN_STREAM, NoAnswer, NotReached, call_collect_handler
+from swarm.probe import PORT_HANDLER, PortAnswer, Speed, measure_upload
+from swarm.service import BROKEN_STREAM, NoAnswer, NotReached
 from swarm.sockets import name_our_sockets
 from swarm.transfer import FILE_HANDLER, fetch_manifest
 
@@ -33,8 +33,6 @@ Result = TypeVar("Result")
 PINGS = 5
 CALL_SECONDS = 30.0
 MEASURE_SECONDS = 3.0
-UPLOAD_SECONDS = 1.0
-CHUNK_BYTES = 2**18
 UNANSWERED = (P2PDaemonError, P2PHandlerError, NoAnswer, NotReached, asyncio.TimeoutError, *BROKEN_STREAM)
 
 
@@ -45,19 +43,6 @@ class ClockReading:
     offset: float
     uncertainty: float
     round_trip: float
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A measured transfer."""
-
-    bytes: int
-    seconds: float
-
-    @property
-    def megabits_per_second(self) -> float:
-        """In the unit that lines are sold in."""
-        return self.bytes * 8 / 1e6 / max(self.seconds, 1e-9)
 
 
 class FirstContact:
@@ -123,18 +108,7 @@ class FirstContact:
 
     async def upload(self) -> Speed | None:
         """Send bytes that the contact counts and drops, more and more until it takes a second."""
-        chunks = 4
-        while True:
-            began = time.monotonic()
-            call = call_collect_handler(self._p2p, self.address.peer_id, UPLOAD_HANDLER, _chunks(chunks))
-            answer = await _answer(call)
-            seconds = time.monotonic() - began
-            if answer is None:
-                return None
-            received = int(json.loads(answer)["bytes"])
-            if seconds > UPLOAD_SECONDS or 4 * received > MAX_UPLOAD_BYTES:
-                return Speed(received, seconds)
-            chunks *= 4
+        return await _answer(measure_upload(self._p2p, self.address.peer_id))
 
     async def our_addresses(self) -> list[str]:
         """Where we listen, as others would be told: without our peer id."""
@@ -170,12 +144,6 @@ async def first_contact(
         yield FirstContact(p2p, (answering or addresses)[0])
     finally:
         await p2p.shutdown()
-
-
-def _chunks(count: int) -> Iterator[bytes]:
-    chunk = bytes(CHUNK_BYTES)
-    for _ in range(count):
-        yield chunk
 
 
 async def _drain(stream: AsyncIterator[BytesValue], until: float) -> int:

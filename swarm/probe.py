@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from hivemind.p2p import P2P, P2PContext
 
-from swarm.service import ServiceThread, add_collect_handler, add_unary_handler
+from swarm.service import (
+    NoAnswer,
+    NotReached,
+    ServiceThread,
+    add_collect_handler,
+    add_unary_handler,
+    call_collect_handler,
+)
 
 PORT_HANDLER = "artel.probe.port"
 UPLOAD_HANDLER = "artel.probe.upload"
 CONNECT_SECONDS = 3.0
 MAX_UPLOAD_BYTES = 64 * 2**20
 MAX_AT_ONCE = 4
+# an upload that takes so long is long enough to tell the speed
+UPLOAD_SECONDS = 1.0
+UPLOAD_CHUNK_BYTES = 2**18
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,19 @@ class PortAnswer:
 
     host: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured transfer."""
+
+    bytes: int
+    seconds: float
+
+    @property
+    def megabits_per_second(self) -> float:
+        """In the unit that lines are sold in."""
+        return self.bytes * 8 / 1e6 / max(self.seconds, 1e-9)
 
 
 class ProbeServer:
@@ -64,6 +88,22 @@ class ProbeServer:
             if received > MAX_UPLOAD_BYTES:
                 raise ValueError(f"more than {MAX_UPLOAD_BYTES} bytes")
         return json.dumps({"bytes": received}).encode()
+
+
+async def measure_upload(p2p: P2P, peer_id: str) -> Speed | None:
+    """Send bytes that a participant counts and drops, more and more until it takes a while; None without an answer."""
+    chunks = 4
+    while True:
+        began = time.monotonic()
+        try:
+            messages = (bytes(UPLOAD_CHUNK_BYTES) for _ in range(chunks))
+            answer = await call_collect_handler(p2p, peer_id, UPLOAD_HANDLER, messages)
+        except (NotReached, NoAnswer):
+            return None
+        seconds, received = time.monotonic() - began, int(json.loads(answer)["bytes"])
+        if seconds > UPLOAD_SECONDS or 4 * received > MAX_UPLOAD_BYTES:
+            return Speed(received, seconds)
+        chunks *= 4
 
 
 async def observed_host(p2p: P2P, peer_id: str) -> str:

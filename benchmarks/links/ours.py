@@ -31,6 +31,7 @@ from swarm.states import PeerState
 from swarm.training_state import TrainingState, build_model
 
 DEADLINE_SECONDS = 120.0
+DOWNLOAD_SECONDS = 600.0
 
 
 class Steps(Reporter):
@@ -100,12 +101,24 @@ def main() -> None:
         RecordBoard(dht, spec.run_id, identity), spec, Description("bench", "0", "cpu"), state.settings
     )
     presence.start()
-    presence.update(state=PeerState.TRAINING)
+    if not setup["newcomer"]:
+        presence.update(state=PeerState.TRAINING)
     say(addresses=[str(address) for address in dht.get_visible_maddrs()])
     hear()
     _wait_for(presence, setup["peers"])
     say(ready=True)
     hear()
+    if setup["newcomer"]:
+        donor = presence.refresh().donors(0, exclude=presence.peer_id)[0]
+        started = time.monotonic()
+        averager.download_state(donor, shapes=state.shapes, timeout=DOWNLOAD_SECONDS)
+        say(
+            seconds=time.monotonic() - started,
+            donor=donor,
+            bytes=4 * sum(map(torch.Size.numel, state.shapes)),
+        )
+        hear()
+        os._exit(0)
     accumulator = Accumulator(state.model_parameters)
     computing = Computing(state.model_parameters, setup["micro_batch_seconds"])
     reporter = Steps(computing)
