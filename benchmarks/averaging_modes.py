@@ -1,13 +1,13 @@
 """What each way of averaging sends per sample, and what it costs in held-out loss at equal samples.
 
     python -m benchmarks.averaging_modes [--spec examples/demo.toml] [--peers 4] [--samples 25600] [--seeds 7]
-                                         [--only fp32 8bit overlap low_rank local_steps] [--json FILE]
+                                         [--only fp32 8bit overlap overlap_worst low_rank local_steps] [--json FILE]
 
 The peers are simulated in one process, so that nothing depends on the speed of this machine: every one computes its
 share of a batch on its own text, the exchange goes through the run's codecs as a butterfly all-reduce does (parts are
 compressed on the way to their reducer, and the difference to the average on the way back), and the step is the run's.
-`overlap` is the worst case: the whole batch, not only what is computed beside a step, is one step old. `local_steps`
-makes a global step after eight times as many samples. All see the same samples in all; the synchronous run in fp32 is
+`overlap` computes a quarter of each batch at the parameters before the last step, as peers do whose steps take a quarter
+of their time; `overlap_worst` the whole batch. `local_steps` makes a global step after eight times as many samples. All see the same samples in all; the synchronous run in fp32 is
 what they are compared with.
 """
 
@@ -45,6 +45,7 @@ from swarm.spec import RunSpec, load_spec, parse_spec
 from swarm.training_state import TrainingState, build_model
 
 LOCAL_STEPS_PER_GLOBAL = 8
+STALE = {"overlap": 0.25, "overlap_worst": 1.0}
 LINK_MEGABITS = 100.0
 Buffers = list[torch.Tensor]
 
@@ -56,7 +57,7 @@ class Outcome:
     mode: str
     seed: int
     bytes_per_sample: float
-    exchange_share: float
+    exchange_seconds: float
     loss: float
 
 
@@ -76,13 +77,12 @@ class SimulatedPeer:
             seed=stream_seed(spec.seed, f"peer {number}", 0),
         )
 
-    def compute(self, samples: int) -> Contribution:
-        """What it puts into a global step after so many samples."""
+    def compute(self, samples: int) -> None:
+        """Accumulate until there are so many samples."""
         self.state.model.train()
         while self.accumulator.samples < samples:
             batch = next(self.stream)
             self.accumulator.add(self.state.model(**batch).loss, len(batch["input_ids"]))
-        return self.accumulator.take()
 
 
 class Exchange:
@@ -139,7 +139,7 @@ def spec_for(base: RunSpec, mode: str, seed: int, samples: int) -> RunSpec:
     values["seed"] = seed
     averaging["gradient_compression"] = {"fp32": "none", "low_rank": "low_rank"}.get(mode, "8bit")
     averaging["rank"] = 16
-    averaging["overlap"] = mode == "overlap"
+    averaging["overlap"] = mode in STALE
     warm_up = training["warmup_steps"] / training["total_steps"]
     if mode == "local_steps":
         batch = training["target_batch_size"]
@@ -153,18 +153,21 @@ def spec_for(base: RunSpec, mode: str, seed: int, samples: int) -> RunSpec:
 
 
 def contributions_of(
-    spec: RunSpec, peers: Sequence[SimulatedPeer], steps: int
+    spec: RunSpec, peers: Sequence[SimulatedPeer], stale: float
 ) -> Iterator[Sequence[Contribution]]:
-    """Those of one global step after the other; with overlap computed before the step before is applied."""
-    share = spec.training.target_batch_size // len(peers)
-    ahead = [peer.compute(share) for peer in peers] if spec.averaging.overlap else None
+    """Those of one global step after the other, to be applied before the next are asked for.
+
+    :param stale: share of each batch that is computed before the step before is applied
+    """
+    share, steps = spec.training.target_batch_size // len(peers), spec.training.total_steps
     for step in range(steps):
-        if ahead is None:
-            yield [peer.compute(share) for peer in peers]
-            continue
-        following = [peer.compute(share) for peer in peers] if step + 1 < steps else []
-        yield ahead
-        ahead = following
+        for peer in peers:
+            peer.compute(share)
+        contributions = [peer.accumulator.take() for peer in peers]
+        if stale and step + 1 < steps:
+            for peer in peers:
+                peer.compute(round(stale * share))
+        yield contributions
 
 
 def run(spec: RunSpec, mode: str, bundle: Path, peers: int) -> Outcome:
@@ -178,7 +181,7 @@ def run(spec: RunSpec, mode: str, bundle: Path, peers: int) -> Outcome:
     ]
     simulated = [SimulatedPeer(spec, bundle, own, number) for number, own in enumerate(states)]
     exchange, training = Exchange(spec, peers), spec.training
-    for contributions in contributions_of(spec, simulated, training.total_steps):
+    for contributions in contributions_of(spec, simulated, STALE.get(mode, 0.0)):
         mean = exchange.average(
             contributions, [tensor.shape for tensor in state.parameters], f"step {state.step}"
         )
@@ -197,7 +200,7 @@ def run(spec: RunSpec, mode: str, bundle: Path, peers: int) -> Outcome:
     )
 
 
-MODES = ("fp32", "8bit", "overlap", "low_rank", "local_steps")
+MODES = ("fp32", "8bit", "overlap", "overlap_worst", "low_rank", "local_steps")
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
@@ -211,7 +214,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
             (
                 mode,
                 f"{same[0].bytes_per_sample:,.0f}",
-                f"{same[0].exchange_share:.3f}",
+                f"{same[0].exchange_seconds:.3f}",
                 f"{statistics.mean(outcome.loss for outcome in same):.3f}",
                 f"{statistics.mean(more):+.2%}" if more else "",
                 str(len(same)),

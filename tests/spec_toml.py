@@ -15,6 +15,7 @@ def spec_toml(values: Mapping[str, Any]) -> str:
     [data]
     weights = {"wiki" = 0.5}
     """
+    values = {key: value for key, value in values.items() if value is not None}
     lines = [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
     for section, entries in values.items():
         if isinstance(entries, dict):
