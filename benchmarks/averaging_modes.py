@@ -6,9 +6,9 @@
 The peers are simulated in one process, so that nothing depends on the speed of this machine: every one computes its
 share of a batch on its own text, the exchange goes through the run's codecs as a butterfly all-reduce does (parts are
 compressed on the way to their reducer, and the difference to the average on the way back), and the step is the run's.
-`overlap` computes a quarter of each batch at the parameters before the last step, as peers do whose steps take a quarter
-of their time; `overlap_worst` the whole batch. `local_steps` makes a global step after eight times as many samples. All see the same samples in all; the synchronous run in fp32 is
-what they are compared with.
+`overlap` computes a quarter of each batch at the parameters before the last step, as peers do whose steps take a
+quarter of their time; `overlap_worst` the whole batch. `local_steps` makes a global step after eight times as many
+samples. All see the same samples in all; the synchronous run in fp32 is what they are compared with.
 """
 
 from __future__ import annotations
