@@ -87,7 +87,7 @@ def make_spec(tmp_path, prepared_data) -> Callable[..., Path]:
             "checkpoints": {"every_steps": 5, "follow_every_steps": 1, "keep": 3},
         }
         for section, changes in sections.items():
-            values[section] = {**values[section], **changes} if isinstance(changes, dict) else changes
+            values[section] = {**values.get(section, {}), **changes} if isinstance(changes, dict) else changes
         path = tmp_path / "spec.toml"
         path.write_text(spec_toml({"name": "test", "seed": 3, **values}))
         return path
