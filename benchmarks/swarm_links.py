@@ -2,15 +2,18 @@
 
     python -m benchmarks.swarm_links [--peers 4] [--megabits 100] [--millions 16] [--step-seconds 20]
                                      [--steps 4] [--only overlap blocking hivemind] [--newcomers 0]
-                                     [--plot FILE] [--json FILE]
+                                     [--slow 1] [--plot FILE] [--json FILE]
 
 Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions; averaging is
 real, computing is a sleep. Given several values, every combination is run. Prints for each
 - utilisation: time computing / wall time, from the end of the first step to the end of the last, mean over peers;
-- samples/s of the swarm, and of that what one peer alone makes times their number;
+- samples/s of the swarm: computing here is a sleep, so that one peer alone makes 16;
 - exchange: seconds of all-reduce a step (gradients, and parameters where the step re-averages them), and efficiency:
   the time that 2(n-1)/n of the compressed bytes take at the link's speed, over the seconds taken;
 - sent: bytes that a peer really sent a step, everything counted, over that lower bound;
+- took: seconds a step, where `--step-seconds` are planned;
+- kept: with `--slow 10` the last peer computes ten times slower than the others; the least share that a peer's samples
+  in global steps are of those that it computed by then. Ours only;
 - join: with `--newcomers`, how long they took to fetch the state while the others train, all at once in the middle of
   a step, over the time its bytes take on one link; and how many donors they took. Ours only.
 Needs root and iproute2.
@@ -59,6 +62,13 @@ class Links:
     millions: int
     step_seconds: float
     newcomers: int = 0
+    slow: float = 1.0
+
+    @property
+    def speeds(self) -> list[float]:
+        """Samples a second of each peer, alone."""
+        fast = SAMPLES / MICRO_BATCH_SECONDS
+        return [fast] * (self.peers - 1) + [fast / self.slow]
 
 
 @dataclass(frozen=True)
@@ -69,20 +79,21 @@ class Cost:
     links: Links
     utilisation: float
     samples_per_second: float
-    of_linear: float
+    took_seconds: float
     exchange_seconds: float | None
     efficiency: float | None
     sent_megabytes: float
     sent_over_bound: float | None
     groups: float
     matchmaking_seconds: float | None
+    kept: float | None
     join_over_bound: float | None = None
     donors: int = 0
 
 
 def spec_of(links: Links, kind: str) -> RunSpec:
     """The run that ours take part in; plain hivemind takes its model and batch."""
-    batch = round(links.peers * SAMPLES * links.step_seconds / MICRO_BATCH_SECONDS)
+    batch = round(sum(links.speeds) * links.step_seconds)
     return RunSpec(
         name="links",
         model=LAYERS[links.millions],
@@ -115,13 +126,13 @@ class Hosts:
             "initial_peers": list[str](),
             "peers": links.peers,
             "steps": steps,
-            "micro_batch_seconds": MICRO_BATCH_SECONDS,
         }
         for host in range(count):
             self._network.shape(host, links.megabits)
             process = LineProcess(MODULES[kind], deadline=ANSWER_SECONDS, on=self._network.on(host))
             self._processes.append(process)
-            process.tell(**setup, newcomer=host >= links.peers)
+            duration = MICRO_BATCH_SECONDS * (links.slow if host == links.peers - 1 else 1.0)
+            process.tell(**setup, newcomer=host >= links.peers, micro_batch_seconds=duration)
             addresses = process.hear()["addresses"]
             if not setup["initial_peers"]:
                 setup["initial_peers"] = [address for address in addresses if "127.0.0.1" not in address]
@@ -171,24 +182,32 @@ def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[M
     computed = [steps[-1]["computed"] - steps[0]["computed"] for steps in answers]
     sent = [(steps[-1]["sent"] - steps[0]["sent"]) / (len(steps) - 1) for steps in answers]
     later = [step for steps in answers for step in steps[1:]]
-    utilisation = statistics.mean(c / w for c, w in zip(computed, walls, strict=True))
-    alone = SAMPLES / MICRO_BATCH_SECONDS
+    shares = [c / w for c, w in zip(computed, walls, strict=True)]
     ours = kind != "hivemind"
     exchange = statistics.mean(step["allreduce"] for step in later) if ours else None
     bound = bound_bytes(spec, links, len(answers[0]) - 1) if ours else None
     return Cost(
         kind=kind,
         links=links,
-        utilisation=utilisation,
-        samples_per_second=utilisation * alone * links.peers,
-        of_linear=utilisation,
+        utilisation=statistics.mean(shares),
+        samples_per_second=sum(share * speed for share, speed in zip(shares, links.speeds, strict=True)),
+        took_seconds=statistics.mean(walls) / (len(answers[0]) - 1),
         exchange_seconds=exchange,
         efficiency=bound * 8 / (links.megabits * 1e6) / exchange if bound and exchange else None,
         sent_megabytes=statistics.mean(sent) / 1e6,
         sent_over_bound=statistics.mean(sent) / bound if bound else None,
         groups=statistics.mean(step["group"] for step in later),
         matchmaking_seconds=statistics.mean(step["matchmaking"] for step in later) if ours else None,
+        kept=min(kept_share(*one) for one in zip(answers, links.speeds, strict=True)) if ours else None,
     )
+
+
+def kept_share(steps: Sequence[Mapping[str, float]], speed: float) -> float:
+    """What a peer put into global steps, of what it had computed one step before the last; at most 1.
+
+    What is computed beside a step enters the next one, so that the last step's is not there yet.
+    """
+    return min(1.0, sum(step["own"] for step in steps) / (speed * steps[-2]["computed"]))
 
 
 def bound_bytes(spec: RunSpec, links: Links, steps: int) -> float:
@@ -214,12 +233,14 @@ def row_of(cost: Cost) -> tuple[str, ...]:
         cost.kind,
         f"{cost.utilisation:.1%}",
         f"{cost.samples_per_second:.1f}",
+        f"{cost.took_seconds:.1f}",
         shown(cost.matchmaking_seconds, ".2f"),
         shown(cost.exchange_seconds, ".2f"),
         shown(cost.efficiency, ".2f"),
         f"{cost.sent_megabytes:.1f}",
         shown(cost.sent_over_bound, ".2f"),
         f"{cost.groups:.1f}",
+        shown(cost.kept, ".1%"),
         f"{cost.join_over_bound:.2f} of {cost.donors}" if cost.join_over_bound is not None else "",
     )
 
@@ -232,12 +253,14 @@ HEADER = (
     "kind",
     "utilisation",
     "samples/s",
+    "took",
     "matchmaking s",
     "exchange s",
     "efficiency",
     "sent MB",
     "over bound",
     "group",
+    "kept",
     "join",
 )
 
@@ -273,6 +296,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="the first one is not counted")
     parser.add_argument("--only", nargs="+", default=list(MODULES), choices=list(MODULES))
     parser.add_argument("--newcomers", type=int, nargs="+", default=[0])
+    parser.add_argument("--slow", type=float, nargs="+", default=[1.0])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -289,6 +313,7 @@ def main() -> None:
             given.millions,
             given.step_seconds,
             given.newcomers,
+            given.slow,
         )
         for combination in itertools.product(*choices):
             for kind in given.only:

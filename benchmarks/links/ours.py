@@ -48,6 +48,7 @@ class Steps(Reporter):
                 "computed": self._computing.seconds,
                 "sent": sent_bytes(),
                 "samples": report.swarm_samples,
+                "own": report.samples,
                 "group": report.group,
                 "received": report.received,
                 "matchmaking": report.seconds.matchmaking,
