@@ -72,6 +72,11 @@ def simulate_command(
         grace=grace,
     )
     run = load_spec(spec)
+    if run.averaging.overlap or run.local_steps is not None:
+        typer.echo(
+            "the model knows neither averaging.overlap nor local_steps: it lets peers stand still while they average",
+            err=True,
+        )
     title = f"{run.name}: {peers} peers, {hours:g} h, churn {churn.value}, seed {seed}"
     if sweep:
         _sweep(run, options, sweep, times, plot, title, json)
