@@ -133,9 +133,11 @@ class Hosts:
             self._processes.append(process)
             duration = MICRO_BATCH_SECONDS * (links.slow if host == links.peers - 1 else 1.0)
             process.tell(**setup, newcomer=host >= links.peers, micro_batch_seconds=duration)
-            addresses = process.hear()["addresses"]
-            if not setup["initial_peers"]:
+            if host == 0:
+                addresses = process.hear()["addresses"]
                 setup["initial_peers"] = [address for address in addresses if "127.0.0.1" not in address]
+        for process in self._processes[1:]:
+            process.hear()
         self.peers, self.newcomers = self._processes[: links.peers], self._processes[links.peers :]
 
     def begin(self) -> None:
