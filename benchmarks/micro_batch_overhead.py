@@ -18,29 +18,18 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from benchmarks.bare_peer import BarePeer, Silent
 from benchmarks.interleaved import median_ratio, print_table, time_in_turns
-from peer.accumulator import Accumulator
-from peer.global_step import GlobalStep
-from peer.hand_over import HandOverDesk
 from peer.micro_batches import MicroBatches
-from peer.presence import Description, Presence
-from peer.reporting import Reporter
-from peer.suspension import SuspensionWatch
-from peer.synchronization import Synced
 from peer.training_loop import TrainingLoop
-from swarm.admission import Admission
-from swarm.averager import SwarmAverager
-from swarm.dht import RecordBoard, open_dht
-from swarm.identity import Identity
+from swarm.dht import RecordBoard
 from swarm.records import Lease
 from swarm.spec import RunSpec, load_spec
 from swarm.states import PeerState
-from swarm.training_state import TrainingState, build_model
 
 ENDLESS = 2**31 - 1
 
@@ -68,13 +57,6 @@ class CrowdedBoard(RecordBoard):
             samples_per_second=1.0,
             client_mode=False,
         )
-
-
-class Quiet(Reporter):
-    """Says nothing."""
-
-    def _line(self, text: str) -> None:
-        """What a person would read."""
 
 
 class MadeUpText:
@@ -112,47 +94,20 @@ class CountedMicroBatches(MicroBatches):
         return super().compute(global_step)
 
 
-def training_loop(spec: RunSpec, folder: str, peers: int) -> tuple[TrainingLoop, CountedMicroBatches]:
-    """A peer alone on its DHT, which sees so many others."""
-    identity, path = Identity.generate(), Path(folder) / "identity.key"
-    identity.save(path)
-    dht = open_dht(identity_path=path, initial_peers=[], admission=Admission(spec.run_id, ()))
-    state = TrainingState(spec, build_model(spec, vocab_size=spec.data.vocab_size, pad_token_id=0))
-    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-    averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging)
-    board = CrowdedBoard(dht, spec.run_id, identity)
-    board.peers = peers
-    presence = Presence(board, spec, Description("bench", "0", "cpu"), state.settings)
-    presence.start()
-    presence.update(state=PeerState.TRAINING)
-    accumulator, text = Accumulator(state.model_parameters), MadeUpText(spec)
-    suspension = SuspensionWatch(spec.leases.expiration)
-    suspension.start()
+def training_loop(spec: RunSpec, folder: str) -> tuple[TrainingLoop, CountedMicroBatches]:
+    """A peer alone on its DHT, which sees a crowd."""
+    peer = BarePeer(spec, folder, [], CrowdedBoard)
+    peer.presence.update(state=PeerState.TRAINING)
+    text, device = MadeUpText(spec), torch.device("cpu")
     batches = CountedMicroBatches(
-        state.model,
+        peer.state.model,
         text,
-        accumulator,
-        torch.device("cpu"),
+        peer.accumulator,
+        device,
         "fp32",
         lambda _text: None,  # type: ignore[arg-type]
     )
-    synchronizer = SimpleNamespace(synchronize=lambda *, force: Synced(0, None, 0.0))
-    departure = SimpleNamespace(leave=lambda *_given: None, grace=SimpleNamespace(reason=""))
-    loop = TrainingLoop(
-        spec,
-        state,
-        batches,
-        accumulator,
-        GlobalStep(state, accumulator, averager, buffers, presence, suspension),
-        synchronizer,  # type: ignore[arg-type]
-        presence,
-        HandOverDesk(presence, [buffer.shape for buffer in buffers]),
-        departure,  # type: ignore[arg-type]
-        suspension,
-        Quiet(),
-        batches.stop,
-    )
-    return loop, batches
+    return peer.training_loop(batches, Silent(), batches.stop), batches
 
 
 def main() -> None:
@@ -170,7 +125,8 @@ def main() -> None:
     training = spec.training.model_copy(update={"target_batch_size": ENDLESS})
     spec = spec.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory() as folder:
-        loop, batches = training_loop(spec, folder, given.peers)
+        CrowdedBoard.peers = given.peers
+        loop, batches = training_loop(spec, folder)
         model, batch = loop.state.model, loop.samples.next_batch(0)
 
         def plain() -> None:

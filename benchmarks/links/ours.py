@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from benchmarks.bare_peer import BarePeer, Silent
 from benchmarks.links.stand_in import SAMPLES, Computing, hear, say, sent_bytes
 from peer.accumulator import Accumulator
-from peer.global_step import GlobalStep, StepReport
-from peer.hand_over import HandOverDesk
-from peer.presence import Description, Presence
-from peer.reporting import Reporter
-from peer.suspension import SuspensionWatch
-from peer.synchronization import Synced
-from peer.training_loop import TrainingLoop
-from swarm.admission import Admission
-from swarm.averager import SwarmAverager
-from swarm.dht import RecordBoard, open_dht
-from swarm.identity import Identity
+from peer.global_step import StepReport
+from peer.presence import Presence
 from swarm.spec import RunSpec
 from swarm.states import PeerState
-from swarm.training_state import TrainingState, build_model
 
 DEADLINE_SECONDS = 120.0
 DOWNLOAD_SECONDS = 600.0
 
 
-class Steps(Reporter):
+class Steps(Silent):
     """Remembers what each step reported, and what was computed and sent by then."""
 
     def __init__(self, computing: Computing):
@@ -56,9 +45,6 @@ class Steps(Reporter):
                 "step": report.seconds.step,
             }
         )
-
-    def _line(self, text: str) -> None:
-        """What a person would read; stdout is for the driver."""
 
 
 class StandInMicroBatches:
@@ -84,81 +70,34 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     setup = hear()
-    spec = RunSpec.model_validate_json(setup["spec"])
-    identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
-    identity.save(path)
-    dht = open_dht(
-        identity_path=path,
-        initial_peers=setup["initial_peers"],
-        host_maddrs=["/ip4/0.0.0.0/tcp/0"],
-        admission=Admission(spec.run_id, ()),
-    )
-    state = TrainingState(spec, build_model(spec, vocab_size=spec.data.vocab_size, pad_token_id=0))
-    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-    averager = SwarmAverager(
-        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
-    )
-    presence = Presence(
-        RecordBoard(dht, spec.run_id, identity), spec, Description("bench", "0", "cpu"), state.settings
-    )
-    presence.start()
+    peer = BarePeer(RunSpec.model_validate_json(setup["spec"]), setup["folder"], setup["initial_peers"])
     if not setup["newcomer"]:
-        presence.update(state=PeerState.TRAINING)
-    say(addresses=[str(address) for address in dht.get_visible_maddrs()])
+        peer.presence.update(state=PeerState.TRAINING)
+    say(addresses=[str(address) for address in peer.dht.get_visible_maddrs()])
     hear()
-    _wait_for(presence, setup["peers"])
+    _wait_for(peer.presence, setup["peers"])
     say(ready=True)
     hear()
-    if setup["newcomer"]:
-        donor = presence.refresh().donors(0, exclude=presence.peer_id)[0]
-        started = time.monotonic()
-        averager.download_state(donor, shapes=state.shapes, timeout=DOWNLOAD_SECONDS)
-        say(
-            seconds=time.monotonic() - started,
-            donor=donor,
-            bytes=4 * sum(map(torch.Size.numel, state.shapes)),
-        )
-        hear()
-        os._exit(0)
-    accumulator = Accumulator(state.model_parameters)
-    computing = Computing(state.model_parameters, setup["micro_batch_seconds"])
-    reporter = Steps(computing)
-    loop = _loop(spec, state, accumulator, computing, averager, buffers, presence, reporter, setup)
-    loop.run(setup["steps"])
-    say(steps=reporter.steps)
+    say(**(_fetch(peer) if setup["newcomer"] else _train(peer, setup)))
     hear()  # the others may still need us
     os._exit(0)
 
 
-def _loop(
-    spec: RunSpec,
-    state: TrainingState,
-    accumulator: Accumulator,
-    computing: Computing,
-    averager: SwarmAverager,
-    buffers: list[torch.Tensor],
-    presence: Presence,
-    reporter: Reporter,
-    setup: dict[str, Any],
-) -> TrainingLoop:
-    suspension = SuspensionWatch(spec.leases.expiration)
-    suspension.start()
-    synchronizer = SimpleNamespace(synchronize=lambda *, force: Synced(state.step, None, 0.0))
-    departure = SimpleNamespace(leave=_nothing, grace=SimpleNamespace(reason=""))
-    return TrainingLoop(
-        spec,
-        state,
-        StandInMicroBatches(computing, accumulator, setup["micro_batch_seconds"]),  # type: ignore[arg-type]
-        accumulator,
-        GlobalStep(state, accumulator, averager, buffers, presence, suspension),
-        synchronizer,  # type: ignore[arg-type]
-        presence,
-        HandOverDesk(presence, [buffer.shape for buffer in buffers]),
-        departure,  # type: ignore[arg-type]
-        suspension,
-        reporter,
-        threading.Event(),
-    )
+def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
+    computing = Computing(peer.state.model_parameters, setup["micro_batch_seconds"])
+    reporter = Steps(computing)
+    batches = StandInMicroBatches(computing, peer.accumulator, setup["micro_batch_seconds"])
+    peer.training_loop(batches, reporter, threading.Event()).run(setup["steps"])  # type: ignore[arg-type]
+    return {"steps": reporter.steps}
+
+
+def _fetch(peer: BarePeer) -> dict[str, Any]:
+    shapes = peer.state.shapes
+    donor = peer.presence.refresh().donors(0, exclude=peer.presence.peer_id)[0]
+    started = time.monotonic()
+    peer.averager.download_state(donor, shapes=shapes, timeout=DOWNLOAD_SECONDS)
+    seconds = time.monotonic() - started
+    return {"seconds": seconds, "donor": donor, "bytes": 4 * sum(shape.numel() for shape in shapes)}
 
 
 def _wait_for(presence: Presence, peers: int) -> None:
