@@ -175,7 +175,9 @@ def measure(kind: str, links: Links, steps: int, folder: str) -> Cost:
         return cost
     bound = joins[0]["bytes"] * 8 / (links.megabits * 1e6)
     worst = max(join["seconds"] for join in joins) / bound
-    return replace(cost, join_over_bound=worst, donors=len({join["donor"] for join in joins}))
+    return replace(
+        cost, join_over_bound=worst, donors=len({donor for join in joins for donor in join["donors"]})
+    )
 
 
 def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[Mapping[str, float]]]) -> Cost:

@@ -23,11 +23,12 @@ from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.events import Announce, Event
 from coordinator.last_state import read_last_state
-from swarm.averager import StateUnavailable, StateUnfit, SwarmAverager
+from swarm.averager import SwarmAverager
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
+from swarm.state_sharing import StateUnavailable, StateUnfit
 from swarm.training_state import TrainingState, state_digest
 
 logger = logging.getLogger(__name__)

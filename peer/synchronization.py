@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peer.presence import Presence
-from swarm.averager import StateUnavailable, SwarmAverager
+from swarm.averager import SwarmAverager
 from swarm.clock import SwarmView
 from swarm.evaluation import HeldoutEvaluator
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
+from swarm.state_sharing import StateUnavailable
 from swarm.states import PeerState
 from swarm.training_state import TrainingState, state_digest
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 SHUN_SECONDS = 60.0
 STALLED_AFTER_ATTEMPTS = 5
+# that send parts of one state
+MAX_DONORS = 4
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,14 @@ class Synchronizer:
             return None
         # never back: while those who were ahead may have died with their step, ours is the swarm's
         min_step = max(view.head.step, self.state.step if self.trusted_own_state else 0)
-        for donor in view.donors(view.head.step, exclude=self.presence.peer_id):
-            if self._shunned.get(donor, 0.0) < time.monotonic() and self._load_from(donor, min_step, view):
-                return donor
+        donors = [
+            donor
+            for donor in view.donors(view.head.step, exclude=self.presence.peer_id)
+            if self._shunned.get(donor, 0.0) < time.monotonic()
+        ]
+        for asked in ([_fellows(donors, view)] if donors else []) + [[donor] for donor in donors]:
+            if self._load_from(asked, min_step, view):
+                return asked[0]
         return _NO_DONOR
 
     def _own_state_serves(self, current: int, force: bool) -> bool:
@@ -100,23 +109,25 @@ class Synchronizer:
             return True
         return self.trusted_own_state and not force and self.state.step >= current
 
-    def _load_from(self, donor: str, min_step: int, view: SwarmView) -> bool:
-        timeout = self.state.spec.averaging.download_timeout
+    def _load_from(self, donors: Sequence[str], min_step: int, view: SwarmView) -> bool:
+        """Take over the state of which each of the donors has sent a part."""
+        timeout, asked = self.state.spec.averaging.download_timeout, " and ".join(donors)
         try:
-            snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
+            snapshot = self.averager.download_state(*donors, shapes=self.state.shapes, timeout=timeout)
         except StateUnavailable as error:
-            logger.info("no state from %s: %s", donor, error)
+            logger.info("no state from %s: %s", asked, error)
             return False
         if snapshot.step < min_step:
-            logger.info("state of %s is at step %d, below %d", donor, snapshot.step, min_step)
+            logger.info("state of %s is at step %d, below %d", asked, snapshot.step, min_step)
             return False
         before = self.state.snapshot()
         self.state.load(snapshot)
-        if reason := self._why_unbelievable(donor, snapshot, view.head):
+        if reason := self._why_unbelievable(donors[0], snapshot, view.head):
             self.state.load(before)
-            self._shunned[donor] = time.monotonic() + SHUN_SECONDS
-            logger.warning("refused the state of %s: %s", donor, reason)
-            self.presence.update(last_error=f"refused the state of {donor}: {reason}")
+            if len(donors) == 1:  # of several nobody knows which one it was: each is asked by itself then
+                self._shunned[donors[0]] = time.monotonic() + SHUN_SECONDS
+            logger.warning("refused the state of %s: %s", asked, reason)
+            self.presence.update(last_error=f"refused the state of {asked}: {reason}")
             return False
         return True
 
@@ -134,6 +145,20 @@ class Synchronizer:
         if loss <= limit:
             return ""
         return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
+
+
+def _fellows(donors: Sequence[str], view: SwarmView) -> list[str]:
+    """The first of the donors, and others that have the same state."""
+    first = view.leases.get(donors[0])
+    if first is None:  # a coordinator's state has a digest of its own
+        return [donors[0]]
+    same = [
+        donor
+        for donor in donors
+        if donor in view.leases
+        and (view.leases[donor].step, view.leases[donor].branch) == (first.step, first.branch)
+    ]
+    return same[:MAX_DONORS]
 
 
 _NO_DONOR = ""

@@ -6,13 +6,12 @@ hivemind does the work (matchmaking, butterfly all-reduce, compression). This su
   average, nor two parts of a swarm that trained apart.
 - The size of the group is known from leases, so matchmaking ends when everyone is there instead of timing out.
 - A round reports what was really received, not only how many peers were grouped.
-- State is downloaded from a donor that the caller chose by signed records, against known shapes, and never from
-  whoever announces itself; hyperparameters do not travel.
+- State is downloaded from donors that the caller chose (`swarm/state_sharing.py`).
 - Only peers that the run admits may call, be followed, or be averaged with; what they send and return is held to
   bounds, and whoever breaks them is told of in the result.
 
-Private attributes of hivemind 1.1.12 are touched in this file only. The averager is a forked process: create it in
-the main thread, before other threads; it dies with its parent. One round at a time.
+Private attributes of hivemind 1.1.12 are touched here, in the base class and in the all-reduce only. The averager is a
+forked process: create it in the main thread, before other threads; it dies with its parent. One round at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ import contextlib
 import hashlib
 import logging
 import math
-import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
 import torch
-from hivemind.averaging import DecentralizedAverager
 from hivemind.averaging.allreduce import AveragingMode
 from hivemind.averaging.group_info import GroupInfo
 from hivemind.averaging.key_manager import GroupKeyManager
@@ -38,8 +35,7 @@ from hivemind.averaging.matchmaking import MatchmakingException
 from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
-from hivemind.utils import MPFuture
-from hivemind.utils.asyncio import achain, aiter_with_timeout, anext, as_aiter, azip
+from hivemind.utils.asyncio import achain, anext, as_aiter, azip
 
 from swarm.allreduce import SteadfastAllReduce
 from swarm.codecs import compression_for
@@ -49,34 +45,20 @@ from swarm.guard import RoundLimits, size_of
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.low_rank import LowRankGradients
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
-from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
-from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+from swarm.state_sharing import BRANCH_HEX_DIGITS, StateSharing, StateSource
 from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
 
 BRANCH_KEY_BITS = 32
-BRANCH_HEX_DIGITS = 16
 # a peer that claims more bandwidth than this beside ours would reduce nearly everything
 MAX_BANDWIDTH_RATIO = 100.0
 # how much the size of the last average counts in what is usual
 USUAL_SMOOTHING = 0.3
-BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
-
-# the state to hand to a newcomer, or None when there is nothing to give
-StateSource = Callable[[], "Snapshot | None"]
 
 
-class StateUnavailable(Exception):
-    """The donor did not send a state that fits; says why."""
-
-
-class StateUnfit(StateUnavailable):
-    """What the donor sent cannot be a state of this run: wrong shapes, too much, or values that are not finite."""
-
-
-class SwarmAverager(DecentralizedAverager):
+class SwarmAverager(StateSharing):
     """Averages one set of buffers in rounds, and hands out and fetches state.
 
     >>> averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging)      # doctest: +SKIP
@@ -186,33 +168,6 @@ class SwarmAverager(DecentralizedAverager):
         gathered, round_id, received, inputs, silent, offenders, seconds = result
         samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
         return RoundResult(round_id, samples_by_peer, received, inputs, frozenset(silent), seconds, offenders)
-
-    def download_state(self, donor: str, *, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
-        """Fetch the training state from one donor.
-
-        :param shapes: of the fp32 tensors that must arrive, in order
-        :raises StateUnavailable: the donor is gone, too slow, has nothing, or sends something else
-        """
-        future: MPFuture = MPFuture()
-        request = {
-            "donor": donor,
-            "shapes": [tuple(shape) for shape in shapes],
-            "timeout": timeout,
-            "future": future,
-        }
-        self._outer_pipe.send(("_fetch_state", [], request))
-        try:
-            return future.result(timeout + 5)
-        except StateUnavailable:
-            raise
-        except Exception as error:
-            raise StateUnavailable(f"{type(error).__name__} {error}".strip()) from None
-
-    def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], Any]:
-        """Called by hivemind in the host process when a newcomer asks; an empty list means: nothing to give."""
-        state = self._state_source() if self._state_source is not None else None
-        step, branch, tensors = state if state is not None else Snapshot(-1, "", [])
-        return {"step": step, "branch": branch}, tensors, None
 
     def terminate(self) -> None:
         """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
@@ -388,54 +343,6 @@ class SwarmAverager(DecentralizedAverager):
             return
         async for message in super().rpc_aggregate_part(achain(as_aiter(request), stream), context):
             yield message
-
-    async def _declare_for_download_periodically(self) -> None:
-        """Donors are found by their signed leases; hivemind's unsigned announcement is not made."""
-
-    async def rpc_download_state(
-        self, _request: averaging_pb2.DownloadRequest, context: P2PContext
-    ) -> AsyncIterator[averaging_pb2.DownloadData]:
-        """Stream our current state: metadata in the first message, then the tensors uncompressed."""
-        if not await self._gate.admits(str(context.remote_id)):
-            logger.warning("%s may not have our state", context.remote_id)
-            return
-        metadata, tensors, _infos = await self._get_current_state_from_host_process()
-        for part in pack_tensors(tensors, NoCompression()):
-            if (
-                not self._no_exchange.is_set()
-            ):  # a round goes first, or all its members would wait for our link
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._no_exchange.wait(), self._spec.next_chunk_timeout / 2)
-            yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
-            metadata = b""
-
-    async def _fetch_state(
-        self, donor: str, shapes: list[tuple[int, ...]], timeout: float, future: MPFuture
-    ) -> None:
-        try:
-            future.set_result(await asyncio.wait_for(self._receive_state(donor, shapes), timeout))
-        except asyncio.TimeoutError:
-            future.set_exception(StateUnavailable("the donor was silent, or slower than the time allowed"))
-        except UnfitTensors as error:
-            future.set_exception(StateUnfit(str(error)))
-        except Exception as error:  # a donor can make deserialisation fail in any way
-            future.set_exception(StateUnavailable(str(error) or type(error).__name__))
-
-    async def _receive_state(self, donor: str, shapes: list[tuple[int, ...]]) -> Snapshot:
-        stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
-        opening = stub.rpc_download_state(averaging_pb2.DownloadRequest())
-        stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
-        step, branch, collector = -1, "", TensorCollector(shapes)
-        async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
-            if message.metadata:
-                metadata = self.serializer.loads(message.metadata)
-                step, branch = int(metadata["step"]), str(metadata["branch"])
-            collector.add(message.tensor_part)
-        if step < 0:
-            raise StateUnavailable("the donor has no state to give")
-        if step >= 2**53 or not BRANCH.fullmatch(branch):
-            raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
-        return Snapshot(step, branch, collector.finish())
 
 
 class _FixedKey(GroupKeyManager):

@@ -16,6 +16,7 @@ from benchmarks.links.stand_in import SAMPLES, Computing, hear, say, sent_bytes
 from peer.accumulator import Accumulator
 from peer.global_step import StepReport
 from peer.presence import Presence
+from peer.synchronization import MAX_DONORS
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 
@@ -93,11 +94,11 @@ def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
 
 def _fetch(peer: BarePeer) -> dict[str, Any]:
     shapes = peer.state.shapes
-    donor = peer.presence.refresh().donors(0, exclude=peer.presence.peer_id)[0]
+    donors = peer.presence.refresh().donors(0, exclude=peer.presence.peer_id)[:MAX_DONORS]
     started = time.monotonic()
-    peer.averager.download_state(donor, shapes=shapes, timeout=DOWNLOAD_SECONDS)
+    peer.averager.download_state(*donors, shapes=shapes, timeout=DOWNLOAD_SECONDS)
     seconds = time.monotonic() - started
-    return {"seconds": seconds, "donor": donor, "bytes": 4 * sum(shape.numel() for shape in shapes)}
+    return {"seconds": seconds, "donors": donors, "bytes": 4 * sum(shape.numel() for shape in shapes)}
 
 
 def _wait_for(presence: Presence, peers: int) -> None:

@@ -22,13 +22,13 @@ from coordinator.events import Event
 from coordinator.last_state import read_last_state
 from coordinator.state_keeper import Resumed, StateKeeper
 from data_prep.tokenizer import load_tokenizer
-from swarm.averager import StateUnavailable, StateUnfit
 from swarm.clock import SwarmView
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.records import Lease
 from swarm.settings import RunSettings, SettingsEntry, SettingsPlan
 from swarm.snapshot import Snapshot
+from swarm.state_sharing import StateUnavailable, StateUnfit
 from swarm.states import PeerState
 from swarm.training_state import TrainingState
 from tests.coordinator.test_checkpoints import SPEC, advance, new_state

@@ -25,7 +25,8 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.dht import DHTID
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.p2p import P2P, PeerID
-from hivemind.proto import averaging_pb2, dht_pb2
+from hivemind.proto import averaging_pb2, dht_pb2, runtime_pb2
+from hivemind.utils import MSGPackSerializer
 
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
@@ -139,8 +140,8 @@ async def download(setup: Setup) -> dict[str, Any]:
     state = await stream(
         p2p,
         setup,
-        f"{setup.run_id}::SwarmAverager.rpc_download_state",
-        averaging_pb2.DownloadRequest(),
+        f"{setup.run_id}::SwarmAverager.rpc_download_tensors",
+        runtime_pb2.ExpertRequest(metadata=MSGPackSerializer.dumps([0, 1000])),
         averaging_pb2.DownloadData,
     )
     manifests = [

@@ -2,7 +2,7 @@
 
 Used by tests that need several participants: hivemind's averager and DHT are processes keyed to their creator.
 The first line is the setup: {"folder", "values", "compression", "step", "initial_peers"}; the answer is the peer id
-and addresses. Then commands: {"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer_id}.
+and addresses. Then commands: {"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer ids}.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 
 from swarm.admission import Admission
-from swarm.averager import StateUnavailable, SwarmAverager
+from swarm.averager import SwarmAverager
 from swarm.dht import open_dht
 from swarm.identity import Identity
 from swarm.rounds import RoundFailed, RoundKind
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
+from swarm.state_sharing import StateUnavailable
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
     if "download" in command:
         try:
             snapshot = averager.download_state(
-                command["download"], shapes=[buffer.shape for buffer in buffers], timeout=10
+                *command["download"].split(), shapes=[buffer.shape for buffer in buffers], timeout=10
             )
         except StateUnavailable as error:
             return {"failed": str(error)}

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from swarm.admission import Admission
-from swarm.averager import StateUnavailable, SwarmAverager
+from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
 from swarm.records import Lease
 from swarm.snapshot import Snapshot
 from swarm.sockets import remove_our_sockets
 from swarm.spec import load_spec
+from swarm.state_sharing import StateUnavailable
 from swarm.training_state import TrainingState, build_model
 
 DEADLINE_SECONDS = 60.0

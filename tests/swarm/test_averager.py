@@ -92,11 +92,25 @@ def test_state_comes_from_the_donor_that_was_asked(start):
     assert newcomer.hear() == {"step": 42, "values": [[1.0, 2.0], [[3.0], [4.0]]]}
 
 
+def test_several_donors_each_send_a_part(start):
+    """Donors of one step differ by what codecs lose; here by much more, so that it shows who sent what."""
+    newcomer, *donors = start([[0.0], [0.0]], [[1.0], [2.0]], [[3.0], [4.0]], step=9)
+    newcomer.tell(download=" ".join(donor.hello["peer_id"] for donor in donors))
+    assert newcomer.hear() == {"step": 9, "values": [[1.0], [4.0]]}
+
+
+def test_a_dead_donor_among_several_is_a_failure_and_not_a_hang(start):
+    newcomer, alive, dead = start([[0.0], [0.0]], [[1.0], [2.0]], [[3.0], [4.0]], step=9)
+    dead.kill_group()
+    newcomer.tell(download=f"{alive.hello['peer_id']} {dead.hello['peer_id']}")
+    assert "failed" in newcomer.hear()
+
+
 def test_a_state_that_does_not_fit_is_refused_with_the_reason(start):
     donations = {
         "not finite": [[1.0, float("nan")]],
         "float32[3]": [[1.0, 2.0, 3.0]],
-        "too many tensors": [[1.0, 2.0], [3.0]],
+        "2 tensors, not 1": [[1.0, 2.0], [3.0]],
         "more than the": [{"seed": 1, "size": 600_000}],
     }
     *donors, newcomer = start(*donations.values(), [[0.0, 0.0]])
