@@ -90,6 +90,9 @@ def export(source: From, table: Table, when: When, every: Every = "minute") -> S
 @live_router.get("/stream", response_class=StreamingResponse)
 async def stream(request: Request) -> StreamingResponse:
     """Server-sent events: one `snapshot` of the status, then a `delta` about every second."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = request.app.state.broadcaster.subscribe()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept-Encoding"}
+    packed = "gzip" in request.headers.get("Accept-Encoding", "")
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    events = request.app.state.broadcaster.subscribe(packed)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)

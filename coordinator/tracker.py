@@ -33,6 +33,8 @@ class _Known:
 
     record: PeerRecord
     heard: float
+    counted: tuple[PeerRecord, Lease | None] | None = None
+    """The record and the lease that are in the totals."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ class Tracker:
 
     def poll(self) -> RunStatus:
         """Read all records once and derive the status; a silent DHT leaves the old records to expire."""
-        leases, peers, heads = (self.board.read(kind) for kind in (Lease, PeerRecord, HeadRecord))
+        ask = self.board.ask
+        lease_answer, peer_answer, head_answer = ask(Lease), ask(PeerRecord), ask(HeadRecord)
+        leases, peers, heads = lease_answer(), peer_answer(), head_answer()
         self._leases = self._leases if leases is None else leases
         self._heads = self._heads if heads is None else heads
         now = time.time()
@@ -139,6 +143,9 @@ class Tracker:
             self._reasons.update([record.last_error] if record.last_error else [])
         known.record, known.heard = record, max(known.heard, record.issued)
         lease = self._leases.get(peer_id)
+        if known.counted is not None and known.counted[0] is record and known.counted[1] is lease:
+            return
+        known.counted = record, lease
         # leases come more often; an older one may be of the process before
         current = lease is not None and lease.issued >= record.issued
         self.totals.count(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,9 +183,23 @@ class RecordBoard:
 
         Reading leases also connects us to peers that we had not heard of, without waiting.
         """
+        return self.ask(record_type, timeout)()
+
+    def ask(
+        self, record_type: type[RecordType], timeout: float = CALL_TIMEOUT_SECONDS
+    ) -> Callable[[], Records | None]:
+        """Begin to read; the answer comes from calling what is returned. For reading several types at once."""
+        deadline = time.monotonic() + timeout
         with self._pipe_lock:
             future = self.dht.get(dht_key(self.run_id, record_type), latest=True, return_future=True)
-        answer = self._wait(future, timeout, default=_UNANSWERED)
+
+        def answer() -> Records | None:
+            found = self._wait(future, max(0.0, deadline - time.monotonic()), default=_UNANSWERED)
+            return self._records_in(found, record_type)
+
+        return answer
+
+    def _records_in(self, answer: Any, record_type: type[RecordType]) -> Records | None:
         if answer is _UNANSWERED:
             return None
         if answer is None or not isinstance(answer.value, dict):
@@ -227,7 +242,7 @@ class RecordBoard:
             return future.result(timeout)
         except FutureTimeoutError:
             future.cancel()
-            logger.warning("the DHT did not answer within %.0f s", timeout)
+            logger.warning("the DHT did not answer in time")
         except Exception as error:  # raised in the DHT process by whatever a foreign record made it do
             logger.warning("the DHT failed: %r", error)
         return default

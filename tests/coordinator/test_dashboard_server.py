@@ -7,7 +7,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -63,8 +64,13 @@ def test_status_is_the_contract_of_the_command_line(server: DashboardServer) -> 
     ]
 
 
-def test_stream_begins_with_a_snapshot_and_goes_on_with_deltas(server: DashboardServer) -> None:
-    with httpx.stream("GET", f"{server.address}/api/stream", timeout=10) as response:
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_stream_begins_with_a_snapshot_and_goes_on_with_deltas(
+    server: DashboardServer, encoding: str
+) -> None:
+    asked = {"Accept-Encoding": encoding}
+    with httpx.stream("GET", f"{server.address}/api/stream", headers=asked, timeout=10) as response:
+        assert response.headers.get("Content-Encoding", "identity") == encoding
         messages = stream_messages(response)
         name, first = next(messages)
         assert name == "snapshot"
@@ -195,6 +201,65 @@ def test_a_viewer_that_falls_behind_gets_a_new_snapshot() -> None:
     assert names[-1] == "event: snapshot"
 
 
+def test_viewers_of_a_compressed_stream_share_its_messages_whenever_they_came() -> None:
+    async def read(stream: AsyncIterator[bytes], messages: int) -> list[str]:
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        parts = [await anext(stream) for _ in range(messages + 1)]  # the header of the stream is one
+        return b"".join(map(unpack.decompress, parts)).decode().split("\n\n")
+
+    async def watch() -> tuple[list[str], list[str]]:
+        steps = itertools.count()
+        status = lambda: run_status(peer(1), generated_at=T0, global_step=next(steps))  # noqa: E731
+        broadcaster = Broadcaster(status, every=0.0)
+        ticking = asyncio.create_task(broadcaster.run())
+        early = await read(broadcaster.subscribe(packed=True), 5)
+        late = await read(broadcaster.subscribe(packed=True), 3)
+        ticking.cancel()
+        return early, late
+
+    for events in asyncio.run(watch()):
+        first, *others = (json.loads(event.partition("data: ")[2]) for event in events[:-1])
+        assert events[-1] == ""
+        assert first["status"]["peers"][0]["peer_id"] == peer(1).peer_id
+        steps = [first["status"]["global_step"], *(other["run"]["global_step"] for other in others)]
+        assert steps == list(range(steps[0], steps[0] + len(steps)))
+
+
+def test_who_comes_when_nobody_has_watched_for_long_sees_what_is_now() -> None:
+    async def watch() -> dict:
+        status = run_status(peer(1), generated_at=T0, global_step=1)
+        broadcaster = Broadcaster(lambda: status)
+        ticking = asyncio.create_task(broadcaster.run())
+        first = broadcaster.subscribe()
+        await anext(first)
+        await first.aclose()
+        status = run_status(peer(1), generated_at=T0 + 3600, global_step=80)
+        message = await anext(broadcaster.subscribe())
+        ticking.cancel()
+        return json.loads(message.partition(b"data: ")[2])
+
+    assert asyncio.run(watch())["status"]["global_step"] == 80
+
+
+def test_news_does_not_wait_because_a_sign_of_life_was_sent() -> None:
+    async def watch(every: float) -> float:
+        status = run_status(peer(1), generated_at=T0, global_step=1)
+        broadcaster = Broadcaster(lambda: status, every)
+        ticking = asyncio.create_task(broadcaster.run())
+        stream = broadcaster.subscribe()
+        await anext(stream)
+        sign = json.loads((await anext(stream)).partition(b"data: ")[2])
+        assert sign["run"] == {"generated_at": T0}
+        status = run_status(peer(1), generated_at=T0 + 1, global_step=2)
+        since = time.monotonic()
+        news = json.loads((await anext(stream)).partition(b"data: ")[2])
+        ticking.cancel()
+        assert news["run"]["global_step"] == 2
+        return time.monotonic() - since
+
+    assert asyncio.run(watch(every=3.0)) < 1.4
+
+
 def test_page_has_the_same_words_in_both_languages_and_no_others() -> None:
     scripts = {path.name: path.read_text() for path in (STATIC / "js").glob("*.js")}
     english, russian = (
@@ -218,9 +283,12 @@ def test_page_preloads_every_module_and_every_file_is_there() -> None:
 
 
 def test_delta_holds_only_what_changed() -> None:
-    before = run_status(peer(1), peer(2), peer(3), generated_at=T0).model_dump(mode="json")
+    before = run_status(peer(1, share=0.5), peer(2), peer(3), generated_at=T0).model_dump(mode="json")
     after = run_status(
-        peer(1, last_seen=1.0), peer(2, "averaging", last_seen=1.0), generated_at=T0 + 1, global_step=5
+        peer(1, last_seen=1.0, share=0.4),
+        peer(2, "averaging", last_seen=1.0),
+        generated_at=T0 + 1,
+        global_step=5,
     ).model_dump(mode="json")
     delta = difference(before, after)
     assert delta["peers"] == [{"peer_id": peer(2).peer_id, "state": "averaging"}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ class Board:
             fields = {"name": name, "version": "1", "device": "Tesla T4", "global_step": step, **facts}
             self.records.setdefault(PeerRecord, {})[name] = PeerRecord(**life, **fields)
 
-    def read(self, kind: type) -> dict:
-        return self.records.get(kind, {})
+    def ask(self, kind: type) -> Callable[[], dict]:
+        return lambda: self.records.get(kind, {})
 
 
 class Log:

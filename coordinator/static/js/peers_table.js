@@ -15,7 +15,7 @@ const COLUMNS = [
   { key: "heard", number: true, value: (p) => -p.heard_at, cell: (p, now) => duration(Math.max(0, now - p.heard_at)) },
   { key: "speed", number: true, value: (p) => p.samples_per_second, cell: (p) => rate(p.samples_per_second) },
   { key: "samples", number: true, value: (p) => p.samples_contributed, cell: (p) => integer(p.samples_contributed) },
-  { key: "share", number: true, value: (p) => p.share ?? -1, cell: (p) => percent(p.share) },
+  { key: "share", number: true, value: (p) => p.samples_contributed, cell: (p) => percent(share(p)) },
   { key: "step", number: true, value: (p) => p.global_step, cell: (p) => integer(p.global_step) },
   { key: "loss", number: true, value: (p) => p.loss ?? Infinity, cell: (p) => fixed(p.loss, 3) },
   { key: "error", value: (p) => p.error ?? "", cell: (p) => p.error ?? "" },
@@ -129,6 +129,12 @@ function stateCell(peer) {
   const chip = stateChip(peer.state, t(peer.state));
   chip.dataset.text = t(peer.state);
   return chip;
+}
+
+// Part of the run's samples; not in the stream, for it changes for everybody whenever anybody adds some.
+function share(peer) {
+  const all = store.run.samples_total;
+  return all ? Math.min(1, peer.samples_contributed / all) : null;
 }
 
 function hardware(peer) {
