@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 from pydantic import BaseModel
@@ -22,7 +24,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 Seconds = Annotated[float, typer.Option(help="How long to wait for it.")]
 
 MAX_WAIT = 3600.0
-
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS_OF = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -40,6 +41,39 @@ def duration_in_seconds(text: str) -> float:
     return float(found[1]) * _SECONDS_OF[found[2]]
 
 
+class Call(Protocol):
+    """Calls `method(api, timeout=…, metadata=…)` at the run that the command's options name; raises `ArtelError`."""
+
+    def __call__(self, method: Callable[..., Any], timeout: float | None = None) -> Any: ...
+
+
+def at_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which run it is for; it gets a `Call` as its first argument."""
+
+    @functools.wraps(command)
+    def with_place(
+        *, run_dir: RunDir, control: Control, token_file: TokenFile, tls_ca: TlsCa, **others: Any
+    ) -> None:
+        from coordinator.control_client import CALL_SECONDS, ControlClient, ControlPlace
+
+        def call(method: Callable[..., Any], timeout: float | None = None) -> Any:
+            with ControlClient(ControlPlace(run_dir, control, token_file, tls_ca)) as client:
+                return client.call(method, CALL_SECONDS if timeout is None else timeout)
+
+        command(call, **others)
+
+    _call, *own = inspect.signature(command, eval_str=True).parameters.values()
+    place = (("run_dir", RunDir), ("control", Control), ("token_file", TokenFile), ("tls_ca", TlsCa))
+    options = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
+        for name, kind in place
+    ]
+    # what typer reads the command's options from
+    with_place.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    with_place.__annotations__ = {each.name: each.annotation for each in [*own, *options]}
+    return with_place
+
+
 def add_control_commands(app: typer.Typer) -> None:
     """Register them with the `coordinator` command."""
     app.command("peers")(peers)
@@ -54,12 +88,10 @@ def add_control_commands(app: typer.Typer) -> None:
     app.command("evict")(evict)
 
 
+@at_a_run
 def peers(
+    call: Call,
     peer: Annotated[str | None, typer.Argument(help="Only this one, by name or peer id.")] = None,
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Only those in this state; can be given again.")
     ] = None,
@@ -76,33 +108,22 @@ def peers(
             return [api.GetPeer(control_pb2.GetPeerRequest(peer=peer), **how)]
         return api.ListPeers(control_pb2.ListPeersRequest(states=state or []), **how).peers
 
-    found = [
-        PeerStatus.model_validate(from_message(each))
-        for each in _call((run_dir, control, token_file, tls_ca), ask)
-    ]
+    found = [PeerStatus.model_validate(from_message(each)) for each in call(ask)]
     if json:
         print(_Peers(peers=found).model_dump_json())
     else:
         print("\n".join(map(describe_peer, found)) or "no peer is known")
 
 
-def checkpoints(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def checkpoints(call: Call, json: AsJson = False) -> None:
     """List the checkpoints on disk."""
     from coordinator import control_pb2
     from coordinator.control_messages import from_message
     from coordinator.report import describe_checkpoint
     from coordinator.status import CheckpointStatus
 
-    answer = _call(
-        (run_dir, control, token_file, tls_ca),
-        lambda api, **how: api.ListCheckpoints(control_pb2.ListCheckpointsRequest(), **how),
-    )
+    answer = call(lambda api, **how: api.ListCheckpoints(control_pb2.ListCheckpointsRequest(), **how))
     found = [CheckpointStatus.model_validate(from_message(each)) for each in answer.checkpoints]
     if json:
         print(_Checkpoints(checkpoints=found).model_dump_json())
@@ -110,38 +131,28 @@ def checkpoints(
         print("\n".join(map(describe_checkpoint, found)) or "there is no checkpoint yet")
 
 
-def checkpoint(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    wait: Seconds = MAX_WAIT,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def checkpoint(call: Call, wait: Seconds = MAX_WAIT, json: AsJson = False) -> None:
     """Copy the newest state from the swarm and write it as a checkpoint now."""
     from coordinator import control_pb2
     from coordinator.control_messages import from_message
     from coordinator.report import describe_checkpoint
     from coordinator.status import CheckpointStatus
 
-    answer = _call(
-        (run_dir, control, token_file, tls_ca),
-        lambda api, **how: api.MakeCheckpoint(control_pb2.MakeCheckpointRequest(), **how),
-        wait,
+    answer = call(
+        lambda api, **how: api.MakeCheckpoint(control_pb2.MakeCheckpointRequest(), **how), timeout=wait
     )
     made = CheckpointStatus.model_validate(from_message(answer))
     print(made.model_dump_json() if json else describe_checkpoint(made))
 
 
+@at_a_run
 def invite(
+    call: Call,
     name: Annotated[str, typer.Argument(help="Who is invited, as the dashboard shows it.")],
     expires: Annotated[str, typer.Option(help="How long the invitation is good for, e.g. 12h or 7d.")] = "7d",
     role: Annotated[str, typer.Option(help="peer, or coordinator for a further one.")] = "peer",
     machines: Annotated[int, typer.Option(min=1, help="How many machines may come with it.")] = 1,
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
     json: AsJson = False,
 ) -> None:
     """Print the line with which somebody may join a run that is by invitation; the token in it is a secret."""
@@ -150,21 +161,18 @@ def invite(
     wish = control_pb2.InviteRequest(
         name=name, role=role, seconds=duration_in_seconds(expires), machines=machines
     )
-    place = (run_dir, control, token_file, tls_ca)
-    answer = _call(place, lambda api, **how: api.Invite(wish, **how))
+    answer = call(lambda api, **how: api.Invite(wish, **how))
     if json:
         print(_Invited(token=answer.token, join_line=answer.join_line).model_dump_json())
     else:
         print(answer.join_line)
 
 
+@at_a_run
 def evict(
+    call: Call,
     peer: Annotated[str, typer.Argument(help="Name or peer id.")],
     reason: Annotated[str, typer.Option(help="Shown on the dashboard, and to the peer.")] = "",
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
     json: AsJson = False,
 ) -> None:
     """End a peer's admission: within a minute nobody averages with it or listens to it any more."""
@@ -173,69 +181,44 @@ def evict(
     from coordinator.status import PeerStatus
 
     wish = control_pb2.EvictRequest(peer=peer, reason=reason)
-    place = (run_dir, control, token_file, tls_ca)
-    evicted = PeerStatus.model_validate(from_message(_call(place, lambda api, **how: api.Evict(wish, **how))))
+    evicted = PeerStatus.model_validate(from_message(call(lambda api, **how: api.Evict(wish, **how))))
     print(evicted.model_dump_json() if json else f"{evicted.name} ({evicted.peer_id}) was evicted")
 
 
-def pause(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def pause(call: Call, json: AsJson = False) -> None:
     """Let everyone stop computing at one of the next global steps, and stay."""
     from coordinator import control_pb2
 
-    place = (run_dir, control, token_file, tls_ca)
-    answer = _call(place, lambda api, **how: api.Pause(control_pb2.PauseRequest(), **how))
+    answer = call(lambda api, **how: api.Pause(control_pb2.PauseRequest(), **how))
     _print_change(answer, json, "pauses")
 
 
-def resume(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def resume(call: Call, json: AsJson = False) -> None:
     """Let a paused run go on."""
     from coordinator import control_pb2
 
-    place = (run_dir, control, token_file, tls_ca)
-    answer = _call(place, lambda api, **how: api.Resume(control_pb2.ResumeRequest(), **how))
+    answer = call(lambda api, **how: api.Resume(control_pb2.ResumeRequest(), **how))
     _print_change(answer, json, "goes on")
 
 
-def finish(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def finish(call: Call, json: AsJson = False) -> None:
     """End the run at one of the next global steps, with a checkpoint."""
     from coordinator import control_pb2
 
-    place = (run_dir, control, token_file, tls_ca)
-    answer = _call(place, lambda api, **how: api.Finish(control_pb2.FinishRequest(), **how))
+    answer = call(lambda api, **how: api.Finish(control_pb2.FinishRequest(), **how))
     _print_change(answer, json, "ends")
 
 
-def settings(
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    json: AsJson = False,
-) -> None:
+@at_a_run
+def settings(call: Call, json: AsJson = False) -> None:
     """Show the settings that may change while the run goes on, and what is about to change."""
     from coordinator import control_pb2
     from coordinator.control_messages import settings_of
 
-    place = (run_dir, control, token_file, tls_ca)
-    plan = _call(place, lambda api, **how: api.GetSettings(control_pb2.GetSettingsRequest(), **how))
+    plan = call(lambda api, **how: api.GetSettings(control_pb2.GetSettingsRequest(), **how))
     entries = [
         {"from_step": each.from_step, **settings_of(each.settings).model_dump()} for each in plan.changes
     ]
@@ -247,20 +230,17 @@ def settings(
         print(f"from step {entry['from_step']}: {words}")
 
 
+@at_a_run
 def set_(
+    call: Call,
     values: Annotated[list[str], typer.Argument(help=f"KEY=VALUE; keys are {', '.join(CHANGEABLE)}.")],
-    run_dir: RunDir = None,
-    control: Control = None,
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
     json: AsJson = False,
 ) -> None:
     """Change settings from one of the next global steps on, the same for all peers."""
     from coordinator import control_pb2
 
     request = control_pb2.ChangeSettingsRequest(**parse_settings(values))
-    place = (run_dir, control, token_file, tls_ca)
-    answer = _call(place, lambda api, **how: api.ChangeSettings(request, **how))
+    answer = call(lambda api, **how: api.ChangeSettings(request, **how))
     _print_change(answer, json, "has the new settings")
 
 
@@ -304,17 +284,6 @@ class _Change(BaseModel):
     version: int
     from_step: int
     settings: dict[str, Any]
-
-
-def _call(
-    place: tuple[Path | None, str | None, Path | None, Path | None],
-    method: Callable[..., Any],
-    timeout: float | None = None,
-) -> Any:
-    from coordinator.control_client import CALL_SECONDS, ControlClient, ControlPlace
-
-    with ControlClient(ControlPlace(*place)) as client:
-        return client.call(method, CALL_SECONDS if timeout is None else timeout)
 
 
 def _print_change(answer: Any, json: bool, words: str) -> None:

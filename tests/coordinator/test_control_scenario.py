@@ -110,7 +110,7 @@ def test_a_checkpoint_that_hangs_stops_neither_tracker_nor_head(make_swarm, make
     swarm = make_swarm(make_spec(checkpoints={"timeout": 8.0}))
     process = swarm.start_coordinator()
     peer = swarm.start_peer("peer")
-    swarm.wait_for(lambda: len(swarm.steps("peer")) >= 2, "two steps", alive=peer)
+    swarm.wait_for(lambda: len(swarm.steps("peer")) >= 2, "two steps", alive=peer, deadline=240)
     child = child_for_checkpoints(process.pid)
     os.kill(child, signal.SIGSTOP)
     told = coordinator("checkpoint", "--run-dir", str(swarm.run_dir), "--wait", "1")
