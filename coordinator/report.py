@@ -43,9 +43,10 @@ def read_status(run_dir: Path) -> RunStatus:
 def describe(status: RunStatus) -> str:
     """The status in a few lines for a person."""
     age = time.time() - status.generated_at
+    peers = "1 peer" if status.peers_online == 1 else f"{status.peers_online} peers"
     lines = [
         f"{status.run_id}: {status.state}" + (f" ({status.reason})" if status.reason else ""),
-        f"step {status.global_step} of {status.target_steps}, {status.peers_online} peers, "
+        f"step {status.global_step} of {status.target_steps}, {peers}, "
         f"{status.samples_per_second:.1f} samples/s, goodput {_number(status.goodput)}",
         f"loss {_number(status.train_loss)}, held-out {_number(status.heldout_loss)}",
     ]

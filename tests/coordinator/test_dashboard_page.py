@@ -263,6 +263,23 @@ def test_nothing_sticks_out_sideways(stage: Stage, page: Any, width: int) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_hundreds_of_peers_have_rows_only_down_to_where_somebody_looks(stage: Stage, page: Any) -> None:
+    stage.move(*(peer(n, samples=1000 - n) for n in range(1, 301)))
+    page.goto(stage.server.address)
+    expect(page.locator("#table-note")).to_have_text("300 of 300")
+    count = "document.querySelectorAll('#peers tbody tr:not(.rest)').length"
+    assert page.evaluate(count) < 100
+    scroller = page.locator("#peers").locator("..")
+    height = "(element) => element.scrollHeight"
+    before = scroller.evaluate(height)
+    scroller.evaluate("(element) => element.scrollTo(0, element.scrollHeight)")
+    wait_for(lambda: page.evaluate(count) == 300, page)
+    expect(page.locator("#peers tbody tr").last).to_contain_text("otter-300")
+    assert abs(scroller.evaluate(height) - before) < 200
+    page.locator("#filter").fill("otter-299")
+    expect(page.locator("#peers tbody tr")).to_have_count(1)
+
+
 def test_ranges_and_zoom(stage: Stage, page: Any) -> None:
     stage.move(peer(1))
     page.goto(stage.server.address)
@@ -299,7 +316,7 @@ def test_replay_of_a_finished_run(tmp_path: Path, page: Any) -> None:
 
 
 @pytest.mark.heavy
-def test_sixty_days_of_500_peers_open_quickly(tmp_path: Path, page: Any) -> None:
+def test_sixty_days_of_500_peers_open_with_little(tmp_path: Path, page: Any) -> None:
     days = 60 * 86400.0
     now = time.time()
     swarm = SyntheticSwarm(1, 500, now - days, days)
@@ -309,14 +326,13 @@ def test_sixty_days_of_500_peers_open_quickly(tmp_path: Path, page: Any) -> None
     server = DashboardServer(create_app(history, lambda: status), "127.0.0.1", 0)
     server.start()
     try:
-        began = time.monotonic()
         page.goto(server.address)
-        # Not `expect`: on a page this large each of its attempts takes seconds, for a snapshot of all nodes.
-        note = "() => document.getElementById('timeline-note').textContent"
-        wait_for(lambda: "500 peers" in page.evaluate(note), page)
+        expect(page.locator("#timeline-note")).to_contain_text("500 peers", timeout=60_000)
         wait_for(lambda: pixels(page, "training") > 10000, page)
-        print(f"opened in {time.monotonic() - began:.2f} s")
-        assert time.monotonic() - began < 8  # the goal is 2 s; a busy test machine gets four times that
+        # how fast it opens is measured in benchmarks/history_open.py; here, what it would be slow for
+        answers = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/api/'))"
+        assert page.evaluate(f"{answers}.reduce((sum, one) => sum + one.transferSize, 0)") < 600_000
+        assert page.evaluate("document.getElementsByTagName('*').length") < 2500
     finally:
         server.stop()
         history.close()

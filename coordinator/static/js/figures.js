@@ -45,8 +45,7 @@ function stepTile(run, age) {
   const share = run.target_batch_size ? run.samples_accumulated / run.target_batch_size : 0;
   const detail = t("batch_detail", { percent: percent(Math.min(1, share)) });
   const of = run.target_steps ? t("of", { n: integer(run.target_steps) }) : null;
-  const progress = run.target_steps ? run.global_step / run.target_steps : null;
-  return tile(t("global_step"), integer(run.global_step), detail, age, of, progress);
+  return tile(t("global_step"), integer(run.global_step), detail, age, of, share);
 }
 
 function samplesDetail(run) {
@@ -62,7 +61,7 @@ function lossTile(run, age) {
 function checkpointTile(run, now) {
   const last = run.checkpoints.at(-1);
   if (!last) return tile(t("last_checkpoint"), DASH, t("no_checkpoint"));
-  const age = last.saved_at ? t("ago", { age: duration(now - last.saved_at) }) : "";
+  const age = last.saved_at ? t("ago", { age: duration(now - last.saved_at, true) }) : "";
   return tile(t("last_checkpoint"), t("step_n", { n: integer(last.step) }), heldoutOf(last), age);
 }
 
@@ -78,5 +77,5 @@ function finishTile(run, now) {
   const seconds = Math.max(0, left) / run.samples_per_second;
   const end = now + seconds;
   const when = seconds > 36 * 3600 ? day(end) : clock(end, false);
-  return tile(t("time_to_finish"), duration(seconds), t("finish_at", { when }));
+  return tile(t("time_to_finish"), duration(seconds), t("finish_at", { when }), "", null, run.global_step / run.target_steps);
 }

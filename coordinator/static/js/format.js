@@ -53,20 +53,21 @@ export function bytes(value) {
   return `${rate(value)} ${t("bytes").split(" ")[step]}`;
 }
 
-export function duration(seconds) {
+// In two units below ten of the larger one; with `roughly` in one.
+export function duration(seconds, roughly = false) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return DASH;
   const [s, min, hour, day] = t("units").split(" ");
   if (seconds < 10) return `${fixed(Math.max(0, seconds), 0)} ${s}`;
   if (seconds < 60) return `${Math.floor(seconds)} ${s}`;
-  if (seconds < 3600) return two(seconds, 60, min, 1, s);
-  if (seconds < 86400) return two(seconds, 3600, hour, 60, min);
-  return two(seconds, 86400, day, 3600, hour);
+  if (seconds < 3600) return two(seconds, 60, min, 1, s, roughly);
+  if (seconds < 86400) return two(seconds, 3600, hour, 60, min, roughly);
+  return two(seconds, 86400, day, 3600, hour, roughly);
 }
 
-function two(seconds, size, name, part, small) {
+function two(seconds, size, name, part, small, roughly) {
   const rest = Math.floor((seconds % size) / part);
   const whole = Math.floor(seconds / size);
-  return rest && whole < 10 ? `${whole} ${name} ${rest} ${small}` : `${integer(whole)} ${name}`;
+  return rest && whole < 10 && !roughly ? `${whole} ${name} ${rest} ${small}` : `${integer(whole)} ${name}`;
 }
 
 export function clock(time, withSeconds = true) {

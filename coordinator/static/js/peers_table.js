@@ -1,4 +1,5 @@
-// The table of peers: sorted by any column, filtered by any word, from the keyboard too.
+// The table of peers: sorted by any column, filtered by any word, from the keyboard too. Of hundreds of peers only
+// the rows down to where somebody has scrolled are in the page; below them lies as much empty space as the rest needs.
 
 import { $, h, stateChip } from "./dom.js";
 import { compact, DASH, duration, fixed, integer, percent, rate } from "./format.js";
@@ -21,11 +22,23 @@ const COLUMNS = [
   { key: "error", value: (p) => p.error ?? "", cell: (p) => p.error ?? "" },
 ];
 
+const FIRST_ROWS = 40;
+const MORE_ROWS = 60;
+
 const rows = new Map(); // by peer id: the row and what it shows
 const order = { key: "samples", descending: true };
 let needle = "";
+let reach = FIRST_ROWS; // how many rows are in the page
 
 export function startTable() {
+  const scroller = $("peers").parentElement;
+  scroller.addEventListener("scroll", () => {
+    const rest = $("peers").querySelector("tr.rest");
+    if (!rest || scroller.scrollTop + 2 * scroller.clientHeight < rest.offsetTop) return;
+    const seen = Math.ceil((scroller.scrollTop + scroller.clientHeight) / rowHeight());
+    reach = Math.max(reach, seen) + MORE_ROWS;
+    showTable();
+  });
   $("filter").addEventListener("input", (event) => {
     needle = event.target.value.trim().toLowerCase();
     showTable();
@@ -42,10 +55,23 @@ export function showTable() {
   if (table.dataset.language !== document.documentElement.lang || !table.tHead) drawHead(table);
   table.tBodies[0] ?? table.append(h("tbody"));
   const now = serverNow();
-  const wanted = shown.map((peer) => row(peer, now));
+  const near = shown.slice(0, reach);
+  const wanted = near.map((peer) => row(peer, now));
   if (!wanted.length) wanted.push(emptyRow(t(all.length ? "no_match" : "no_peers")));
   arrange(table.tBodies[0], wanted);
-  for (const id of rows.keys()) if (!store.peers.has(id)) rows.delete(id);
+  if (shown.length > near.length) table.tBodies[0].append(restRow(shown.length - near.length));
+  const kept = new Set(near.map((peer) => peer.peer_id));
+  for (const id of rows.keys()) if (!kept.has(id)) rows.delete(id);
+}
+
+function rowHeight() {
+  return $("peers").tBodies[0].rows[0].offsetHeight || 32;
+}
+
+function restRow(count) {
+  const cell = h("td", { colSpan: COLUMNS.length });
+  cell.style.height = `${count * rowHeight()}px`;
+  return h("tr", { class: "rest" }, cell);
 }
 
 function emptyRow(text) {
