@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from coordinator import control_pb2_grpc
+from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory, find_run_directory
 from swarm.errors import ArtelError, BadInput, OperationFailed
 
@@ -37,6 +38,7 @@ class ControlPlace:
     def find_address(self) -> str:
         """HOST:PORT of the API; raises `BadInput` or `OperationFailed`."""
         if self.address is not None:
+            parse_host_port(self.address, "--control")
             return self.address
         directory = RunDirectory(find_run_directory(self.run_dir))
         try:
@@ -49,13 +51,13 @@ class ControlPlace:
     def find_token(self) -> str | None:
         """The token, if one can be found."""
         if self.token_file is not None:
-            return _read(self.token_file, "--token-file")
+            return _read(self.token_file, "--token-file", "the right file")
         if token := os.environ.get(TOKEN_VARIABLE):
             return token
         if self.address is not None and self.run_dir is None:
             return None
         path = RunDirectory(find_run_directory(self.run_dir)).token_path
-        return _read(path, "the token") if path.exists() else None
+        return _read(path, "the token", "another with --token-file") if path.exists() else None
 
 
 class ControlClient:
@@ -92,7 +94,7 @@ class ControlClient:
         try:
             yield
         except grpc.RpcError as error:
-            raise _explain(error, self.address) from None
+            raise _explain(error, self.address, token_shown=bool(self._metadata)) from None
 
 
 def _open_channel(address: str, tls_ca: Path | None) -> grpc.Channel:
@@ -100,14 +102,19 @@ def _open_channel(address: str, tls_ca: Path | None) -> grpc.Channel:
     options = [("grpc.enable_http_proxy", 0)]
     if tls_ca is None:
         return grpc.insecure_channel(address, options=options)
-    authority = _read(tls_ca, "--tls-ca").encode()
+    authority = _read(tls_ca, "--tls-ca", "the right PEM file").encode()
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options=options)
 
 
-def _explain(error: grpc.RpcError, address: str) -> ArtelError:
+def _explain(error: grpc.RpcError, address: str, token_shown: bool) -> ArtelError:
     code, words = error.code(), error.details() or ""  # type: ignore[attr-defined]
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
         return BadInput(words)
+    if code is grpc.StatusCode.UNAUTHENTICATED and token_shown:
+        return BadInput(
+            f"the coordinator at {address} has another token: give that in control.token of its run directory with "
+            f"--token-file, or in {TOKEN_VARIABLE}"
+        )
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return BadInput(f"{words}; give it with --token-file, or in {TOKEN_VARIABLE}")
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -122,11 +129,9 @@ def _explain(error: grpc.RpcError, address: str) -> ArtelError:
     return OperationFailed(words or str(code))
 
 
-def _read(path: Path, what: str) -> str:
+def _read(path: Path, what: str, remedy: str) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadInput(
-            f"{what} {path} cannot be read ({reason}): give --token-file, or the right file"
-        ) from None
+        raise BadInput(f"{what} {path} cannot be read ({reason}): give {remedy}") from None

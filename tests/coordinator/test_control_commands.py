@@ -113,7 +113,9 @@ def test_without_the_token_or_with_a_wrong_one_nothing_changes(served, capsys, m
         assert_line(call(capsys, *arguments, "--control", address), 2, "--token-file")
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
-    assert_line(call(capsys, "pause", "--control", address, "--token-file", str(wrong)), 2, "control.token")
+    assert_line(
+        call(capsys, "pause", "--control", address, "--token-file", str(wrong)), 2, "has another token"
+    )
     assert_line(
         call(capsys, "pause", "--control", address, "--token-file", str(tmp_path / "none")), 2, "none"
     )
@@ -131,6 +133,9 @@ def test_where_no_run_is_or_no_coordinator_answers(served, capsys, tmp_path, mon
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         assert_line(call(capsys, "peers", "--control", address), 1, f"no control API answers at {address}")
+    assert_line(call(capsys, "peers", "--control", "localhost"), 2, "'localhost' is not HOST:PORT")
+    away = ("--control", address, "--tls-ca", str(tmp_path / "none.pem"))
+    assert_line(call(capsys, "peers", *away), 2, "give the right PEM file")
 
 
 def test_garbage_on_the_port_disturbs_nobody_and_something_else_there_is_told(served, capsys):
