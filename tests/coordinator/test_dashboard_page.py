@@ -254,6 +254,18 @@ def test_every_english_word_has_a_russian_one(stage: Stage, page: Any) -> None:
     assert {word.split("_")[0] for word in russian - english} == {"event", "reason"}
 
 
+def test_a_finished_run_asks_for_nobody(stage: Stage, page: Any) -> None:
+    stage.move(peer(1), global_step=20, target_steps=20)
+    page.goto(stage.server.address)
+    expect(page.locator("#join")).to_be_visible()
+    expect(page.locator("#batch")).to_be_visible()
+    stage.move(gone=(1,), state="finished", global_step=20, target_steps=20)
+    expect(figure(page, "Time to finish").locator("dd")).to_have_text("Finished", timeout=15_000)
+    expect(page.locator("#join")).to_be_hidden()
+    expect(page.locator("#batch")).to_be_hidden()
+    expect(page.locator("#peers tbody")).to_contain_text("Nobody is here any more")
+
+
 @pytest.mark.parametrize("width", [360, 768, 1920])
 def test_nothing_sticks_out_sideways(stage: Stage, page: Any, width: int) -> None:
     stage.move(*(peer(n, hardware="NVIDIA GeForce RTX 4090 Laptop GPU") for n in range(1, 9)))

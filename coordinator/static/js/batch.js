@@ -17,6 +17,7 @@ export function peerColor(id) {
 
 export function showBatch() {
   const { run } = store;
+  $("batch").parentElement.hidden = run.state === "finished"; // there is no next step
   const parts = [...store.peers.values()]
     .filter((peer) => peer.samples_accumulated > 0)
     .map((peer) => ({ name: peer.name, color: peerColor(peer.peer_id), samples: peer.samples_accumulated }))

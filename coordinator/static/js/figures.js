@@ -42,9 +42,10 @@ function peersTile(age) {
 }
 
 function stepTile(run, age) {
+  const of = run.target_steps ? t("of", { n: integer(run.target_steps) }) : null;
+  if (run.state === "finished") return tile(t("global_step"), integer(run.global_step), "", age, of);
   const share = run.target_batch_size ? run.samples_accumulated / run.target_batch_size : 0;
   const detail = t("batch_detail", { percent: percent(Math.min(1, share)) });
-  const of = run.target_steps ? t("of", { n: integer(run.target_steps) }) : null;
   return tile(t("global_step"), integer(run.global_step), detail, age, of, share);
 }
 
@@ -70,7 +71,7 @@ function heldoutOf(checkpoint) {
 }
 
 function finishTile(run, now) {
-  if (run.state === "finished") return tile(t("time_to_finish"), t("run_finished"), "");
+  if (run.state === "finished") return tile(t("time_to_finish"), t("finished"), "");
   if (!run.target_steps) return tile(t("time_to_finish"), DASH, t("no_end"));
   const left = (run.target_steps - run.global_step) * run.target_batch_size - run.samples_accumulated;
   if (!run.samples_per_second) return tile(t("time_to_finish"), DASH, "");

@@ -9,7 +9,8 @@ export function startJoin() {
 }
 
 export function showJoin() {
-  $("join").hidden = !store.run.join_line || Boolean(store.frozen); // nobody can join what has ended
+  const ended = Boolean(store.frozen) || store.run.state === "finished"; // nobody can join that
+  $("join").hidden = !store.run.join_line || ended;
   if ($("join-line").textContent !== store.run.join_line) $("join-line").textContent = store.run.join_line;
 }
 

@@ -57,7 +57,7 @@ export function showTable() {
   const now = serverNow();
   const near = shown.slice(0, reach);
   const wanted = near.map((peer) => row(peer, now));
-  if (!wanted.length) wanted.push(emptyRow(t(all.length ? "no_match" : "no_peers")));
+  if (!wanted.length) wanted.push(emptyRow(t(all.length ? "no_match" : store.run.state === "finished" ? "nobody_left" : "no_peers")));
   arrange(table.tBodies[0], wanted);
   if (shown.length > near.length) table.tBodies[0].append(restRow(shown.length - near.length));
   const kept = new Set(near.map((peer) => peer.peer_id));

@@ -22,6 +22,7 @@ export const en = {
   run_stalled: "Stalled",
   run_paused: "Paused by the operator",
   run_finished: "Finished",
+  finished: "Finished",
   // figures
   peers_now: "Peers now",
   peers_detail: "{training} training, {client} client mode, {gpus} {gpus|GPU|GPUs}",
@@ -80,6 +81,7 @@ export const en = {
   col_loss: "Loss",
   col_error: "Last error",
   client_mode: "client",
+  nobody_left: "Nobody is here any more.",
   no_peers: "Nobody is here yet. Hand out the join line below.",
   no_match: "No peer matches the filter.",
   // averaging

@@ -20,6 +20,7 @@ export const ru = {
   run_stalled: "Обучение стоит",
   run_paused: "Пауза, её включил организатор",
   run_finished: "Обучение закончено",
+  finished: "Готово",
   // reasons are recorded in English; these are the tracker's
   "reason_no peer is online; the next one continues from the last state": "никого нет; следующий участник продолжит с последнего состояния",
   "reason_peers are joining": "участники входят",
@@ -79,6 +80,7 @@ export const ru = {
   col_loss: "Потери",
   col_error: "Последняя ошибка",
   client_mode: "за NAT",
+  nobody_left: "Здесь уже никого нет.",
   no_peers: "Здесь пока никого нет. Раздайте строку для входа, она ниже.",
   no_match: "Никто не подходит под этот отбор.",
   averaging_rounds: "Усреднение",
