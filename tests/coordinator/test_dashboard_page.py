@@ -61,6 +61,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    expect.set_options(timeout=30_000)  # a busy machine opens a page in ten
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=f"{SWITCHES} {QUIET}".split())
         yield browser
@@ -260,7 +261,7 @@ def test_a_finished_run_asks_for_nobody(stage: Stage, page: Any) -> None:
     expect(page.locator("#join")).to_be_visible()
     expect(page.locator("#batch")).to_be_visible()
     stage.move(gone=(1,), state="finished", global_step=20, target_steps=20)
-    expect(figure(page, "Time to finish").locator("dd")).to_have_text("Finished", timeout=15_000)
+    expect(figure(page, "Time to finish").locator("dd")).to_have_text("Finished")
     expect(page.locator("#join")).to_be_hidden()
     expect(page.locator("#batch")).to_be_hidden()
     expect(page.locator("#peers tbody")).to_contain_text("Nobody is here any more")

@@ -83,6 +83,16 @@ def test_a_step_is_recorded_once_and_its_round_when_it_is_heard_of(watched):
     assert watched.log.steps == [1]
 
 
+def test_samples_are_counted_when_only_the_lease_is_renewed(watched):
+    watched.board.say("a", 1, samples_computed=30)
+    watched.look()
+    leases = watched.board.records[Lease]
+    leases["a"] = leases["a"].model_copy(update={"issued": time.time(), "samples_computed": 50})
+    watched.look()
+    watched.look()
+    assert watched.tracker.totals.all.computed == 50
+
+
 def test_traffic_follows_from_the_group_and_the_codecs(watched):
     gradients, parameters = (100_000 + 1024) + 20, 4 * 100_010
     watched.board.say("a", 1, round_group=3)
