@@ -17,7 +17,7 @@ from swarm.spec import RunSpec
 from swarm.states import PeerState
 
 SPEC = RunSpec(name="steps", averaging={"state_every": 2, "gradient_compression": "8bit"})
-SIZES = (100_000, 10)
+SHAPES = ((100_000,), (10,))
 
 
 class Board:
@@ -55,7 +55,7 @@ class Watched:
         self.board, self.log = Board(), Log()
         self.history = History(folder / "history.sqlite")
         self.tracker = Tracker(self.board, SPEC, Totals())
-        self.recorder = StepRecorder(self.history, self.log, self.tracker, SIZES)
+        self.recorder = StepRecorder(self.history, self.log, self.tracker, SHAPES)
 
     def look(self) -> dict[str, list]:
         status = self.tracker.poll()
