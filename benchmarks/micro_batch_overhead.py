@@ -39,11 +39,12 @@ class CrowdedBoard(RecordBoard):
 
     peers = 0
 
-    def read(self, record_type: Any, *arguments: Any) -> Any:
-        found = super().read(record_type, *arguments)
+    def ask(self, record_type: Any, *arguments: Any) -> Any:
+        answer = super().ask(record_type, *arguments)
         if record_type is not Lease:
-            return found
-        return {**(found or {}), **{f"peer {number}": self._lease(number) for number in range(self.peers)}}
+            return answer
+        crowd = {f"peer {number}": self._lease(number) for number in range(self.peers)}
+        return lambda: {**(answer() or {}), **crowd}
 
     def _lease(self, number: int) -> Lease:
         now = time.time()

@@ -127,7 +127,8 @@ class Presence:
 
     def refresh(self) -> SwarmView:
         """Read leases and heads from the DHT now; on a silent DHT the old ones stay until they expire."""
-        leases, heads = self.board.read(Lease), self.board.read(HeadRecord)
+        lease_answer, head_answer = self.board.ask(Lease), self.board.ask(HeadRecord)
+        leases, heads = lease_answer(), head_answer()
         with self._lock:
             self._leases = self._leases if leases is None else leases
             self._heads = self._heads if heads is None else heads
