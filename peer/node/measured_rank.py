@@ -1,0 +1,173 @@
+"""A rank whose node makes global steps for `peer bench --ranks`: a peer of a run in everything but the swarm.
+
+Followers do exactly what they do in a run; the leader makes the steps of a peer that is alone, and measures what they
+take. Text, tokenizer and model come from a bundle of made-up text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from data_prep.tokenizer import load_tokenizer
+from peer.accumulator import Accumulator
+from peer.device import prepare_compute
+from peer.device_facts import DeviceFacts
+from peer.loss_scale import LossScale
+from peer.micro_batch import shape_for
+from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.node.followers import NoFollowers, Surroundings
+from peer.node.orders import Setup
+from peer.node.rank_process import Rank, be_rank
+from peer.options import JoinOptions
+from peer.samples import Samples, open_samples
+from swarm.bundle import TOKENIZER_FOLDER
+from swarm.process_limits import yield_to_others
+from swarm.spec import RunSpec
+from swarm.training_state import TrainingState, build_model
+
+LEAST_STEPS = 2
+
+
+@dataclass
+class NodeSeconds:
+    """What global steps of a node took, as its leader saw it; sums over all of them.
+
+    `compute` is what is left of `total`. `wait`: for the slowest rank to finish its micro-batch; `reduce`: the sums'
+    way to the leader; `update`: the optimizer's step; `broadcast`: the parameters' way back.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    parameters: int = 0
+    total: float = 0.0
+    parts: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("data", "wait", "reduce", "update", "broadcast"), 0.0)
+    )
+
+    @property
+    def compute(self) -> float:
+        return self.total - sum(self.parts.values())
+
+
+def run_measured_rank(
+    options: JoinOptions,
+    devices: Sequence[DeviceFacts],
+    setup: Setup,
+    accumulate: int,
+    seconds: float,
+    *,
+    debug: bool,
+) -> NodeSeconds | None:
+    """Be one rank; the leader returns what it measured.
+
+    :param accumulate: micro-batches of each rank per global step
+    :param seconds: how long to go on, at least for `LEAST_STEPS` global steps after the first
+    """
+    return be_rank(
+        options, devices, lambda rank: _measure(options, rank, setup, accumulate, seconds), debug=debug
+    )
+
+
+def _measure(options: JoinOptions, rank: Rank, setup: Setup, accumulate: int, seconds: float) -> NodeSeconds:
+    followers = rank.followers()
+    followers.tell_setup(setup)
+    steps = _prepare(options, rank, setup, followers, accumulate)
+    steps.make()  # compiles, allocates, connects
+    steps.taken = NodeSeconds(parameters=sum(parameter.numel() for parameter in steps.state.parameters))
+    while steps.taken.steps < LEAST_STEPS or steps.taken.total < seconds:
+        steps.make()
+    followers.end()
+    steps.samples.close()
+    return steps.taken
+
+
+def _prepare(
+    options: JoinOptions, rank: Rank, setup: Setup, followers: NoFollowers, accumulate: int
+) -> _Steps:
+    spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
+    device = torch.device(rank.facts.device)
+    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    state = TrainingState(spec, model, device)
+    accumulator = Accumulator(state.parameters, LossScale() if rank.facts.precision == "fp16" else None)
+    shape = shape_for(spec, rank.facts, options, print)
+    samples = open_samples(
+        spec,
+        tokenizer,
+        bundle,
+        options.cache_dir,
+        setup.peer_id,
+        lambda: {setup.peer_id: 1.0},
+        batch_size=shape.micro_batch_size,
+        warn=print,
+        ranks=rank.family.ranks,
+    )
+    followers.meet(state.parameters, accumulator)
+    followers.watch(lambda _reason: None)
+    if shape.gradient_checkpointing:
+        checkpoint_gradients(state.model)
+    prepare_compute(state.model, device, compiled=options.compiled)
+    yield_to_others()
+    state.model.train()
+    micro_batches = MicroBatches(state.model, samples, accumulator, device, rank.facts.precision, print)
+    due = rank.family.ranks * accumulate * shape.micro_batch_size
+    return _Steps(state, micro_batches, samples, followers, due)
+
+
+class _Steps:
+    """Global steps of a node that is alone.
+
+    :param due: samples of a step
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        micro_batches: MicroBatches,
+        samples: Samples,
+        followers: NoFollowers,
+        due: int,
+    ):
+        self.state, self.micro_batches, self.samples = state, micro_batches, samples
+        self.followers, self.due = followers, due
+        self.accumulator, self.device = micro_batches.accumulator, micro_batches.device
+        self.buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+        self.taken = NodeSeconds()
+        self._waited = 0.0
+
+    def make(self) -> None:
+        """One global step, added to `taken`."""
+        started = time.monotonic()
+        self.followers.train(self.state, Surroundings)
+        while self.accumulator.samples + self.followers.samples < self.due:
+            self.micro_batches.compute(self.state.step)
+        self._finish()
+        self.followers.collect(self.accumulator)
+        collected = time.monotonic()
+        self.taken.samples += self.accumulator.samples
+        self.accumulator.mean_into(self.buffers)
+        self.accumulator.reset()
+        self.state.apply_gradients(self.buffers, f"{self.state.step + 1:x}")
+        self._finish()
+        ended = time.monotonic()
+        self.samples.keep_up(0.0)
+        self._add(ended - started, ended - collected)
+
+    def _add(self, total: float, update: float) -> None:
+        reduce, broadcast = self.followers.take_seconds()
+        wait, self._waited = self.followers.wait_seconds - self._waited, self.followers.wait_seconds
+        self.taken.steps += 1
+        self.taken.total += total
+        fresh = {"data": self.samples.take_wait(), "wait": wait, "reduce": reduce - wait}
+        fresh |= {"update": update, "broadcast": broadcast}
+        for name, seconds in fresh.items():
+            self.taken.parts[name] += seconds
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
