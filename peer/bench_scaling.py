@@ -181,14 +181,21 @@ class _Measurement:
         if not has_succeeded(result):
             self.report.failures.append(f"{count} ranks in {precision} could not be measured: a rank ended")
             return
-        taken = result.return_values[0]
-        self.report.parameters = taken.parameters
-        parts = {"compute": taken.compute, **taken.parts}
+        measured = result.return_values[0]
+        self.report.parameters = measured.parameters
+        by_rate = sorted(measured.steps, key=lambda step: step.samples / step.seconds)
+        median = by_rate[(len(by_rate) - 1) // 2]
         row = ScalingRow(
-            count, precision, shape.micro_batch_size, taken.samples, taken.steps, taken.total, parts
+            count,
+            precision,
+            shape.micro_batch_size,
+            median.samples,
+            median.seconds,
+            median.parts,
+            len(by_rate),
         )
         self.report.rows.append(row)
-        scaling = f"{self.report.scaling(row):.2f}/{count}"
         self.say(
-            f"{count} ranks, {precision}: {row.samples_per_second:.2f} samples/s, {scaling}, {row.steps} global steps"
+            f"ranks: {count}, {precision}, median of {row.steps} global steps: {row.samples_per_second:.2f} samples/s, "
+            f"{self.report.scaling(row):.2f}/{count}"
         )

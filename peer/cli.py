@@ -204,7 +204,10 @@ def doctor(
         str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes that would compute, as in join.")
     ] = None,
     client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
     host_maddrs: Annotated[
@@ -216,13 +219,21 @@ def doctor(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
     ] = None,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARTEL_TICKET", help="Token of `coordinator invite`; this machine keeps its ticket."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
     from swarm.addresses import split_addresses
+    from swarm.ticket import require_token
 
     texts = [*(initial_peers or []), *(more_peers or [])]
     addresses = split_addresses(texts) if texts else []
+    invitation = require_token(ticket) if ticket else None
     from peer.doctor import DoctorOptions, doctor_command
     from peer.doctor_network import NetworkOptions
 
@@ -232,8 +243,10 @@ def doctor(
         host_maddrs or [],
         announce_maddrs or [],
         client_mode,
+        invitation,
+        folder := (cache_dir or default_cache_dir()).expanduser(),
     )
-    options = DoctorOptions((cache_dir or default_cache_dir()).expanduser(), device, network)
+    options = DoctorOptions(folder, device, ranks, network)
     raise typer.Exit(doctor_command(options, as_json=json))
 
 

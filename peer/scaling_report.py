@@ -15,33 +15,24 @@ PARTS = ("compute", "data", "wait", "reduce", "update", "broadcast")
 
 @dataclass(frozen=True)
 class ScalingRow:
-    """So many ranks in one precision.
+    """So many ranks in one precision: the median of their global steps.
 
-    :param samples: of `steps` global steps together, which took `seconds`
+    :param samples: of all ranks, in that step; `seconds`: that it took
     :param parts: those seconds, by what they went into (`PARTS`), as the leader saw it
+    :param steps: how many it is the median of
     """
 
     ranks: int
     precision: str
     micro_batch_size: int
     samples: int
-    steps: int
     seconds: float
     parts: dict[str, float]
+    steps: int
 
     @property
     def samples_per_second(self) -> float:
         return self.samples / self.seconds
-
-    @property
-    def samples_per_step(self) -> float:
-        """Of one rank, in the mean."""
-        return self.samples / self.steps / self.ranks
-
-    @property
-    def seconds_per_step(self) -> dict[str, float]:
-        """The parts of one global step, in the mean."""
-        return {name: seconds / self.steps for name, seconds in self.parts.items()}
 
 
 @dataclass
@@ -86,11 +77,11 @@ class ScalingReport:
         devices it is a part of one micro-batch, with a shared one it is what the others are computing.
         """
         alone = self._alone(row)
-        single, here = alone.seconds_per_step, row.seconds_per_step
         # of as many samples as a rank had here
-        computing = (single["compute"] + single["data"]) * row.samples_per_step / alone.samples_per_step
-        exchanging = here["reduce"] + here["update"] + here["broadcast"]
-        return row.ranks * (computing + single["update"]) / (computing + exchanging)
+        equal_work = row.samples / row.ranks / alone.samples
+        computing = equal_work * (alone.parts["compute"] + alone.parts["data"])
+        exchanging = row.parts["reduce"] + row.parts["update"] + row.parts["broadcast"]
+        return row.ranks * (computing + alone.parts["update"]) / (computing + exchanging)
 
     def shares_a_core(self, ranks: int) -> bool:
         return self.cores is not None and ranks > self.cores
@@ -150,7 +141,7 @@ class ScalingReport:
             [
                 str(row.ranks),
                 row.precision,
-                f"{row.seconds / row.steps:.3f}",
+                f"{row.seconds:.3f}",
                 *(f"{row.parts[name] / row.seconds:.1%}" for name in PARTS),
                 f"{self.allowed_scaling(row):.2f}/{row.ranks}",
             ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,25 +33,25 @@ from swarm.training_state import TrainingState, build_model
 LEAST_STEPS = 2
 
 
-@dataclass
-class NodeSeconds:
-    """What global steps of a node took, as its leader saw it; sums over all of them.
+@dataclass(frozen=True)
+class MeasuredStep:
+    """A global step of a node as its leader saw it: samples of all ranks, seconds in all and by what they went into.
 
-    `compute` is what is left of `total`. `wait`: for the slowest rank to finish its micro-batch; `reduce`: the sums'
+    `compute` is what is left of `seconds`. `wait`: for the slowest rank to finish its micro-batch; `reduce`: the sums'
     way to the leader; `update`: the optimizer's step; `broadcast`: the parameters' way back.
     """
 
-    steps: int = 0
-    samples: int = 0
-    parameters: int = 0
-    total: float = 0.0
-    parts: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("data", "wait", "reduce", "update", "broadcast"), 0.0)
-    )
+    samples: int
+    seconds: float
+    parts: dict[str, float]
 
-    @property
-    def compute(self) -> float:
-        return self.total - sum(self.parts.values())
+
+@dataclass(frozen=True)
+class MeasuredNode:
+    """Global steps of one node, and how many parameters its model has."""
+
+    parameters: int
+    steps: list[MeasuredStep]
 
 
 def run_measured_rank(
@@ -62,7 +62,7 @@ def run_measured_rank(
     seconds: float,
     *,
     debug: bool,
-) -> NodeSeconds | None:
+) -> MeasuredNode | None:
     """Be one rank; the leader returns what it measured.
 
     :param accumulate: micro-batches of each rank per global step
@@ -73,17 +73,17 @@ def run_measured_rank(
     )
 
 
-def _measure(options: JoinOptions, rank: Rank, setup: Setup, accumulate: int, seconds: float) -> NodeSeconds:
+def _measure(options: JoinOptions, rank: Rank, setup: Setup, accumulate: int, seconds: float) -> MeasuredNode:
     followers = rank.followers()
     followers.tell_setup(setup)
     steps = _prepare(options, rank, setup, followers, accumulate)
     steps.make()  # compiles, allocates, connects
-    steps.taken = NodeSeconds(parameters=sum(parameter.numel() for parameter in steps.state.parameters))
-    while steps.taken.steps < LEAST_STEPS or steps.taken.total < seconds:
-        steps.make()
+    taken: list[MeasuredStep] = []
+    while len(taken) < LEAST_STEPS or sum(step.seconds for step in taken) < seconds:
+        taken.append(steps.make())
     followers.end()
     steps.samples.close()
-    return steps.taken
+    return MeasuredNode(sum(parameter.numel() for parameter in steps.state.parameters), taken)
 
 
 def _prepare(
@@ -137,11 +137,10 @@ class _Steps:
         self.followers, self.due = followers, due
         self.accumulator, self.device = micro_batches.accumulator, micro_batches.device
         self.buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-        self.taken = NodeSeconds()
         self._waited = 0.0
 
-    def make(self) -> None:
-        """One global step, added to `taken`."""
+    def make(self) -> MeasuredStep:
+        """One global step."""
         started = time.monotonic()
         self.followers.train(self.state, Surroundings)
         while self.accumulator.samples + self.followers.samples < self.due:
@@ -149,24 +148,21 @@ class _Steps:
         self._finish()
         self.followers.collect(self.accumulator)
         collected = time.monotonic()
-        self.taken.samples += self.accumulator.samples
+        samples = self.accumulator.samples
         self.accumulator.mean_into(self.buffers)
         self.accumulator.reset()
         self.state.apply_gradients(self.buffers, f"{self.state.step + 1:x}")
         self._finish()
         ended = time.monotonic()
         self.samples.keep_up(0.0)
-        self._add(ended - started, ended - collected)
+        return self._measured(samples, ended - started, ended - collected)
 
-    def _add(self, total: float, update: float) -> None:
+    def _measured(self, samples: int, seconds: float, update: float) -> MeasuredStep:
         reduce, broadcast = self.followers.take_seconds()
         wait, self._waited = self.followers.wait_seconds - self._waited, self.followers.wait_seconds
-        self.taken.steps += 1
-        self.taken.total += total
-        fresh = {"data": self.samples.take_wait(), "wait": wait, "reduce": reduce - wait}
-        fresh |= {"update": update, "broadcast": broadcast}
-        for name, seconds in fresh.items():
-            self.taken.parts[name] += seconds
+        parts = {"data": self.samples.take_wait(), "wait": wait, "reduce": reduce - wait}
+        parts |= {"update": update, "broadcast": broadcast}
+        return MeasuredStep(samples, seconds, {"compute": seconds - sum(parts.values()), **parts})
 
     def _finish(self) -> None:
         if self.device.type == "cuda":

@@ -90,14 +90,21 @@ def short_measurements_long_patience(monkeypatch) -> Iterator[None]:
 
 
 def doctor(*arguments: str, environment: dict[str, str] | None = None, open_files: int | None = None):
-    """Run the command as a user would."""
+    """Run `peer doctor` as a user would."""
+    return peer_command("doctor", *arguments, environment=environment, open_files=open_files)
+
+
+def peer_command(
+    *arguments: str, environment: dict[str, str] | None = None, open_files: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `peer` as a user would."""
 
     def limit() -> None:
         if open_files is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
 
     return subprocess.run(
-        [sys.executable, "-c", "from peer.cli import main; main()", "doctor", *arguments],
+        [sys.executable, "-c", "from peer.cli import main; main()", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -10,6 +10,7 @@ DEADLINE = 400.0
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_one_command_trains_leaves_its_state_and_resumes(make_swarm, make_spec):
     swarm = make_swarm(make_spec(training={"total_steps": 100_000}))
     options = f"--device cpu --ranks 2 --micro-batch-size 4 --cache-dir {swarm.folder / 'cache'}"
