@@ -3,9 +3,9 @@
     python -m benchmarks.node_ranks --ranks 2 --micro-batches 8
 
 Real processes with gloo on loopback, all ways in turn in one run: ours, DDP as it comes, DDP that synchronizes in the
-last micro-batch only (`no_sync`), and no exchange at all. Bytes are what a rank sends, in the mean: (N - 1)/N of a tensor
-that is reduced or broadcast, twice that of one that is all-reduced. On cores that ranks share, compute takes its time
-either way; what differs is the exchange.
+last micro-batch only (`no_sync`), and no exchange at all. Bytes are what a rank sends, in the mean: (N - 1)/N of a
+tensor that is reduced or broadcast, twice that of one that is all-reduced. On cores that ranks share, compute takes its
+time either way; what differs is the exchange.
 """
 
 from __future__ import annotations

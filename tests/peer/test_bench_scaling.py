@@ -31,7 +31,10 @@ def row(
 def report() -> ScalingReport:
     """Of a machine on which one rank computes 100 samples in 10 s in fp32, and in 5 s in fp16."""
     rows = [row(1, "fp16", 20.0, 5.0), row(1, "fp32", 10.0, 10.0)]
-    rows += [row(16, "fp16", 300.0, 5.0, exchange=1 / 3), row(16, "fp32", 20.0, 60.0, exchange=2.0, wait=18.0)]
+    rows += [
+        row(16, "fp16", 300.0, 5.0, exchange=1 / 3),
+        row(16, "fp32", 20.0, 60.0, exchange=2.0, wait=18.0),
+    ]
     return ScalingReport("Tesla V100", "gloo", 2, 128, 16, 1_000_000, rows)
 
 
