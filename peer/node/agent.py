@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -80,6 +81,8 @@ def start_fork_server(preload: str) -> None:
     :param preload: module that the ranks need
     """
     multiprocessing.set_forkserver_preload([preload])
+    # its cleaner calls what ranks leave to it "leaked", which says nothing to a user; it inherits this
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in POLITE_SIGNALS}
     try:
         # it inherits what is ignored: a signal to the whole group must not end it before the ranks have left
