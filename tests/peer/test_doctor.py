@@ -297,6 +297,7 @@ def test_little_room_is_a_warning_and_none_a_failure(monkeypatch, tmp_path):
     assert check_memory().verdict is Verdict.FAIL
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts need root")
 def test_a_really_full_disk_is_a_finding_and_leaves_nothing(tmp_path):
     """A file system of 1 MiB less than the check writes, in a mount namespace of its own."""
