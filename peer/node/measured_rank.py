@@ -94,7 +94,8 @@ def _prepare(
     tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
     model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     state = TrainingState(spec, model, device)
-    accumulator = Accumulator(state.parameters, LossScale() if rank.facts.precision == "fp16" else None)
+    scale = LossScale() if rank.facts.precision == "fp16" else None
+    accumulator = Accumulator(state.model_parameters, scale)
     shape = shape_for(spec, rank.facts, options, print)
     samples = open_samples(
         spec,
@@ -107,7 +108,7 @@ def _prepare(
         warn=print,
         ranks=rank.family.ranks,
     )
-    followers.meet(state.parameters, accumulator)
+    followers.meet(state.model_parameters, accumulator)
     followers.watch(lambda _reason: None)
     if shape.gradient_checkpointing:
         checkpoint_gradients(state.model)
@@ -149,8 +150,7 @@ class _Steps:
         self.followers.collect(self.accumulator)
         collected = time.monotonic()
         samples = self.accumulator.samples
-        self.accumulator.mean_into(self.buffers)
-        self.accumulator.reset()
+        self.accumulator.take().mean_into(self.buffers)
         self.state.apply_gradients(self.buffers, f"{self.state.step + 1:x}")
         self._finish()
         ended = time.monotonic()
