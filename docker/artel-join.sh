@@ -33,9 +33,9 @@ if [[ -z ${ARTEL_JOIN_FILE:-}${ARTEL_DASHBOARD:-} ]]; then
     exit 2
 fi
 
-action=join
+action="join"
 if [[ ${1:-} == doctor ]]; then
-    action=doctor
+    action="doctor"
     shift
 else
     # `exec` below keeps the process id
