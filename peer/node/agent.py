@@ -7,6 +7,7 @@ the time of one, and again at once. The store they meet in listens on loopback o
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -96,6 +97,9 @@ def start_fork_server(preload: str) -> None:
 
 def run_ranks(entrypoint: Callable[..., Any], args: tuple[Any, ...], ranks: int, node: OneNode) -> RunResult:
     """Run `entrypoint(*args)` in so many processes until all have returned, or one has failed and all have ended."""
+    if os.environ.get("ARTEL_DEBUG") != "1":
+        # pages about a rank that has ended, of which we say a line
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     # else the agent's handlers would take the place of ours, and end the ranks instead of letting them leave
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     with tempfile.TemporaryDirectory() as logs:

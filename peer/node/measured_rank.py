@@ -20,6 +20,7 @@ from peer.device_facts import DeviceFacts
 from peer.loss_scale import LossScale
 from peer.micro_batch import shape_for
 from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.node.follower import say
 from peer.node.followers import NoFollowers, Surroundings
 from peer.node.orders import Setup
 from peer.node.rank_process import Rank, be_rank
@@ -96,7 +97,7 @@ def _prepare(
     state = TrainingState(spec, model, device)
     scale = LossScale() if rank.facts.precision == "fp16" else None
     accumulator = Accumulator(state.model_parameters, scale)
-    shape = shape_for(spec, rank.facts, options, print)
+    shape = shape_for(spec, rank.facts, options, say)
     samples = open_samples(
         spec,
         tokenizer,
@@ -105,7 +106,7 @@ def _prepare(
         setup.peer_id,
         lambda: {setup.peer_id: 1.0},
         batch_size=shape.micro_batch_size,
-        warn=print,
+        warn=say,
         ranks=rank.family.ranks,
     )
     followers.meet(state.model_parameters, accumulator)
@@ -115,7 +116,7 @@ def _prepare(
     prepare_compute(state.model, device, compiled=options.compiled)
     yield_to_others()
     state.model.train()
-    micro_batches = MicroBatches(state.model, samples, accumulator, device, rank.facts.precision, print)
+    micro_batches = MicroBatches(state.model, samples, accumulator, device, rank.facts.precision, say)
     due = rank.family.ranks * accumulate * shape.micro_batch_size
     return _Steps(state, micro_batches, samples, followers, due)
 

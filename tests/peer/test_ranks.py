@@ -70,6 +70,7 @@ def test_ranks_make_the_update_of_one_process_with_the_whole_batch(make_steps, r
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_a_node_and_a_peer_alone_make_the_update_of_one_process_with_the_whole_batch(
     rank_steps, tmp_path, make_spec
 ):
@@ -86,6 +87,7 @@ def test_a_node_and_a_peer_alone_make_the_update_of_one_process_with_the_whole_b
         rank_steps.tell(
             folder=str(tmp_path), spec=str(spec_path), ranks=ranks, steps=2, initial_peers=contact
         )
+        assert rank_steps.hear() == {"entered": True}
         for step in (1, 2):
             solo.tell(compute=[seed + 100 * step for seed in SEEDS[5:8]])
             solo.hear()

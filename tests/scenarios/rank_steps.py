@@ -3,7 +3,7 @@
 {"folder", "spec", "ranks": [[seed, …], …], "steps", "poisoned": rank, "scales": [value, …]} starts a process per list
 of seeds, which accumulates one micro-batch per seed and step; the answer is {"ended": true}, and then
 `folder/rank-0.pt` holds the leader's parameters, facts beside them, and so on. With "initial_peers" the node makes them
-together with another participant of that swarm.
+together with another participant of that swarm, and says {"entered": true} as soon as it is there.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def lead_in_swarm(command: dict, state, batches: SeededMicroBatches, followers: 
     member = enter_swarm(Path(command["folder"]), command["initial_peers"], state, accumulator)
     stepper = stepper_for(member.global_step, accumulator)
     followers.meet(state.parameters, accumulator)
+    print(json.dumps({"entered": True}), flush=True)
     everything = MICRO_BATCH * sum(map(len, command["ranks"]))
     groups, samples = [], []
     for step in range(command["steps"]):

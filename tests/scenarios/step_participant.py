@@ -37,7 +37,7 @@ from swarm.training_state import TrainingState, build_model
 VOCAB_SIZE = 64
 MICRO_BATCH = 4
 SEQUENCE = 12
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 def main() -> None:
