@@ -101,7 +101,7 @@ def short_measurements_long_patience(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr("swarm.probe.CONNECT_SECONDS", 60.0)
     monkeypatch.setattr("swarm.first_contact.CALL_SECONDS", 100.0)
     monkeypatch.setattr("swarm.first_contact.MEASURE_SECONDS", 0.3)
-    monkeypatch.setattr("swarm.first_contact.UPLOAD_SECONDS", 0.1)
+    monkeypatch.setattr("swarm.probe.UPLOAD_SECONDS", 0.1)
     yield
     # what hivemind leaves of a closed loop complains when it is collected: here, and not in the middle of anything
     gc.collect()
