@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PUBLISHED = "NVIDIA's BERT in fp16 on a DGX-2: 14.78/16 at length 128, 15.31/16 at 512"
+# what noise alone may add to a scaling
+BEYOND_IDEAL = 1.05
 PARTS = ("compute", "data", "wait", "reduce", "update", "broadcast")
 
 
@@ -115,6 +117,11 @@ class ScalingReport:
             yield (
                 f"more than {self.cores} ranks share {self.cores} cores, so their samples/s cannot grow: `allows` is "
                 "the scaling that these times leave if each rank has a core of its own"
+            )
+        if any(self.scaling(row) > BEYOND_IDEAL * row.ranks for row in self.rows):
+            yield (
+                "more than the ideal: something else kept this machine busy while one rank was measured, so none of "
+                "this can be relied on; run it again when it is idle"
             )
         yield PUBLISHED
         yield from self.failures

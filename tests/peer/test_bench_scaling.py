@@ -51,6 +51,12 @@ def test_scaling_is_told_in_parts_of_the_ideal(report):
     json.dumps(answer)
 
 
+def test_a_reading_that_cannot_be_is_called_so(report):
+    assert "more than the ideal" not in "\n".join(report.lines())
+    report.rows[1] = row(1, "fp32", 0.5, 10.0)
+    assert "more than the ideal" in "\n".join(report.lines())
+
+
 def test_what_times_allow_is_what_exchanges_leave_of_the_ideal(report):
     single, shared = report.rows[0], report.rows[3]
     assert report.allowed_scaling(single) == pytest.approx(1)
