@@ -2,6 +2,7 @@
 # Joins the run that a coordinator serves: waits for its `peer join` line, then becomes that command.
 #
 #     artel-join [OPTIONS OF `peer join`]
+#     artel-join doctor [OPTIONS OF `peer doctor`]     looks at what the peer would find here, and joins nothing
 #
 # ARTEL_DASHBOARD   address of the coordinator's live page, which tells the line, e.g. http://coordinator:8080
 # ARTEL_JOIN_FILE   or: a file with the line, as the coordinator keeps it in RUN_DIR/join.txt
@@ -32,8 +33,14 @@ if [[ -z ${ARTEL_JOIN_FILE:-}${ARTEL_DASHBOARD:-} ]]; then
     exit 2
 fi
 
-# `exec` below keeps the process id
-echo "$$" > "$pid_file"
+action="join"
+if [[ ${1:-} == doctor ]]; then
+    action="doctor"
+    shift
+else
+    # `exec` below keeps the process id
+    echo "$$" > "$pid_file"
+fi
 source=${ARTEL_JOIN_FILE:-${ARTEL_DASHBOARD:-}}
 echo "waiting for the coordinator's join line from $source" >&2
 until line=$(print_join_line) && [[ -n $line ]]; do
@@ -49,4 +56,5 @@ if [[ ${words[0]:-} != peer || ${words[1]:-} != join ]]; then
     echo "error: $source does not hold a \`peer join\` line" >&2
     exit 1
 fi
+words[1]=$action
 exec "${words[@]}" "$@"

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from tempfile import TemporaryFile
@@ -89,18 +89,13 @@ def _cells(trial: Trial) -> tuple[str, ...]:
     )
 
 
-def run_bench(plan: BenchPlan, say: Callable[[str], None] | None = None) -> BenchReport:
-    """Measure what the plan says; raises `OperationFailed` if not even one sample could be measured.
-
-    :param say: told about every measurement as it comes
-    """
+def run_bench(plan: BenchPlan) -> BenchReport:
+    """Measure what the plan says; raises `OperationFailed` if not even one sample could be measured."""
     report = BenchReport(plan.device, plan.workload.sequence_length)
     with TemporaryFile("w+") as complaints:
         for message in _messages(plan, complaints):
             if "trial" in message:
                 report.trials.append(Trial(**message["trial"]))
-                if say is not None:
-                    say("  ".join(cell.rjust(11) for cell in _cells(report.trials[-1])))
             elif "stopped" in message:
                 report.stopped.append(message)
             else:

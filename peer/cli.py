@@ -153,9 +153,41 @@ def bench(
         int | None, typer.Option(min=8, help="Tokens per row, instead of the run spec's.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure in all, about.")] = 60.0,
+    ranks: Annotated[
+        str | None,
+        typer.Option(help="Weak scaling instead: numbers of ranks, one per device, such as 1,2,4,8,16."),
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --ranks: of each; found by a short search if not given.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="With --ranks: micro-batches of each per global step; 16.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="With --ranks: write the curves here (.svg).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what this machine can do for a run, and say which micro-batch size, precision and compilation to use."""
+    if ranks is not None:
+        from peer.bench_command import scaling_command
+        from peer.bench_plan import workload_of_file
+        from peer.bench_scaling import DEFAULT_ACCUMULATE, ScalingPlan, parse_counts
+
+        plan = ScalingPlan(
+            workload_of_file(spec, sequence_length),
+            parse_counts(ranks),
+            device,
+            precision,
+            micro_batch_size,
+            accumulate or DEFAULT_ACCUMULATE,
+            bool(compile),
+            seconds,
+            os.environ.get("ARTEL_DEBUG") == "1",
+        )
+        raise typer.Exit(scaling_command(plan, plot, as_json=json))
+    if (micro_batch_size, accumulate, plot) != (None, None, None):
+        from swarm.errors import BadInput
+
+        raise BadInput("--micro-batch-size, --accumulate and --plot are for --ranks")
     from peer.bench_command import bench_command
 
     bench_command(spec, device, precision, compile, sequence_length, seconds, as_json=json)
@@ -172,7 +204,10 @@ def doctor(
         str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default a GPU if there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes that would compute, as in join.")
     ] = None,
     client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
     host_maddrs: Annotated[
@@ -184,13 +219,21 @@ def doctor(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
     ] = None,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARTEL_TICKET", help="Token of `coordinator invite`; this machine keeps its ticket."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
     from swarm.addresses import split_addresses
+    from swarm.ticket import require_token
 
     texts = [*(initial_peers or []), *(more_peers or [])]
     addresses = split_addresses(texts) if texts else []
+    invitation = require_token(ticket) if ticket else None
     from peer.doctor import DoctorOptions, doctor_command
     from peer.doctor_network import NetworkOptions
 
@@ -200,8 +243,10 @@ def doctor(
         host_maddrs or [],
         announce_maddrs or [],
         client_mode,
+        invitation,
+        folder := (cache_dir or default_cache_dir()).expanduser(),
     )
-    options = DoctorOptions((cache_dir or default_cache_dir()).expanduser(), device, network)
+    options = DoctorOptions(folder, device, ranks, network)
     raise typer.Exit(doctor_command(options, as_json=json))
 
 

@@ -1,11 +1,12 @@
 """What the driver says of our GPUs: utilisation, memory, power, temperature (NVML, through torch and nvidia-ml-py).
 
-One process reads those of all ranks. A driver that does not answer costs the reading, nothing else.
+One process reads those of all ranks. A driver that does not answer costs the reading, nothing else; one that tells
+nothing of power or temperature, as in virtual machines, only those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pynvml
 import torch
@@ -29,8 +30,15 @@ def _readings(devices: Iterator[torch.device]) -> Iterator[DeviceReading]:
             yield DeviceReading(
                 utilization=min(1.0, torch.cuda.utilization(device) / 100),
                 memory=min(1.0, round(used / torch.cuda.get_device_properties(device).total_memory, 3)),
-                power=round(torch.cuda.power_draw(device) / MILLIWATTS, 1),
-                temperature=float(torch.cuda.temperature(device)),
+                power=_if_told(torch.cuda.power_draw, device, MILLIWATTS),
+                temperature=_if_told(torch.cuda.temperature, device, 1.0),
             )
         except UNREADABLE:
             continue
+
+
+def _if_told(read: Callable[[torch.device], int], device: torch.device, unit: float) -> float | None:
+    try:
+        return round(read(device) / unit, 1)
+    except UNREADABLE:
+        return None

@@ -29,6 +29,7 @@ class DoctorOptions:
 
     cache_dir: Path
     device: str | None = None
+    ranks: int | None = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
@@ -44,7 +45,7 @@ def examine(options: DoctorOptions) -> list[Finding]:
         *_guarded("shared memory", check_shared_memory),
         *_guarded("memory", check_memory),
         *_guarded("cache folder", lambda: check_cache(options.cache_dir)),
-        *_guarded("device", lambda: check_device(options.device)),
+        *_guarded("device", lambda: check_device(options.device, options.ranks)),
     ]
     with sockets_of_our_own():
         return [*findings, *_guarded("network", lambda: examine_network(options.network))]

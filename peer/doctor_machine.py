@@ -20,6 +20,7 @@ import torch
 from peer.available_memory import available_memory
 from peer.device import choose_device, choose_precision
 from peer.doctor_finding import Finding, Verdict, gib
+from peer.node.devices import devices_for
 from swarm.errors import BadInput
 from swarm.process_limits import OPEN_FILES
 
@@ -36,19 +37,28 @@ NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--fo
 NVIDIA_SMI_SECONDS = 30.0
 
 
+def judge(check: str, words: str, worst: str, worse: str, fix: str, *, fails: bool, warns: bool) -> Finding:
+    """What was measured, with what follows from it: `worst` if it fails, `worse` if it is only a warning."""
+    if fails:
+        return Finding(check, Verdict.FAIL, f"{words}{worst}", fix)
+    if warns:
+        return Finding(check, Verdict.WARN, f"{words}{worse}", fix)
+    return Finding(check, Verdict.OK, words)
+
+
 def check_open_files() -> Finding:
     """How many files a process may open; `peer join` raises the soft limit up to the hard one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     reachable = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, max(soft, OPEN_FILES))
-    words = f"a process may open {reachable} files"
-    fix = f"allow {OPEN_FILES}: `ulimit -n`, LimitNOFILE= of a systemd unit, --ulimit nofile= of Docker"
-    if reachable < MIN_OPEN_FILES:
-        return Finding(
-            "open files", Verdict.FAIL, f"{words}, and libp2p and hivemind need {MIN_OPEN_FILES}", fix
-        )
-    if reachable < ENOUGH_OPEN_FILES:
-        return Finding("open files", Verdict.WARN, f"{words}, too few for a swarm of hundreds", fix)
-    return Finding("open files", Verdict.OK, words)
+    return judge(
+        "open files",
+        f"a process may open {reachable} files",
+        f", and libp2p and hivemind need {MIN_OPEN_FILES}",
+        ", too few for a swarm of hundreds",
+        f"allow {OPEN_FILES}: `ulimit -n`, LimitNOFILE= of a systemd unit, --ulimit nofile= of Docker",
+        fails=reachable < MIN_OPEN_FILES,
+        warns=reachable < ENOUGH_OPEN_FILES,
+    )
 
 
 def check_shared_memory(folder: Path = SHARED_MEMORY) -> Finding:
@@ -60,26 +70,29 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> Finding:
     except OSError as error:
         words = f"{folder} cannot be written to ({error.strerror}), and hivemind's processes share tensors through it"
         return Finding("shared memory", Verdict.FAIL, words, fix)
-    words = f"{folder} has {gib(usage.free)} free of {gib(usage.total)}"
-    if usage.free < MIN_SHARED_BYTES:
-        return Finding("shared memory", Verdict.FAIL, f"{words}: too little for any model", fix)
-    if usage.free < ENOUGH_SHARED_BYTES:
-        return Finding("shared memory", Verdict.WARN, f"{words}: enough for a small model only", fix)
-    return Finding("shared memory", Verdict.OK, words)
+    return judge(
+        "shared memory",
+        f"{folder} has {gib(usage.free)} free of {gib(usage.total)}",
+        ": too little for any model",
+        ": enough for a small model only",
+        fix,
+        fails=usage.free < MIN_SHARED_BYTES,
+        warns=usage.free < ENOUGH_SHARED_BYTES,
+    )
 
 
 def check_memory() -> Finding:
     """Memory that is free for us, the container's limits included."""
     free = available_memory(torch.device("cpu"))
-    words = f"{gib(free)} of memory are free"
-    fix = "close other programs, or raise the container's limit"
-    if free < MIN_MEMORY_BYTES:
-        return Finding(
-            "memory", Verdict.FAIL, f"{words}; a peer of a small model takes {gib(MIN_MEMORY_BYTES)}", fix
-        )
-    if free < ENOUGH_MEMORY_BYTES:
-        return Finding("memory", Verdict.WARN, f"{words}: enough for a small model only", fix)
-    return Finding("memory", Verdict.OK, words)
+    return judge(
+        "memory",
+        f"{gib(free)} of memory are free",
+        f"; a peer of a small model takes {gib(MIN_MEMORY_BYTES)}",
+        ": enough for a small model only",
+        "close other programs, or raise the container's limit",
+        fails=free < MIN_MEMORY_BYTES,
+        warns=free < ENOUGH_MEMORY_BYTES,
+    )
 
 
 def check_cache(folder: Path) -> Finding:
@@ -91,13 +104,15 @@ def check_cache(folder: Path) -> Finding:
     except OSError as error:
         words = f"the cache folder {folder} cannot be used ({error.strerror})"
         return Finding("cache folder", Verdict.FAIL, words, "choose another with --cache-dir")
-    words = f"the cache folder {folder} has {gib(free)} free"
-    fix = "make room, or choose a folder on another disk with --cache-dir"
-    if free < MIN_DISK_BYTES:
-        return Finding("cache folder", Verdict.FAIL, f"{words}: too little for a run's text", fix)
-    if free < ENOUGH_DISK_BYTES:
-        return Finding("cache folder", Verdict.WARN, f"{words}: enough for a small run only", fix)
-    return Finding("cache folder", Verdict.OK, words)
+    return judge(
+        "cache folder",
+        f"the cache folder {folder} has {gib(free)} free",
+        ": too little for a run's text",
+        ": enough for a small run only",
+        "make room, or choose a folder on another disk with --cache-dir",
+        fails=free < MIN_DISK_BYTES,
+        warns=free < ENOUGH_DISK_BYTES,
+    )
 
 
 @dataclass(frozen=True)
@@ -121,36 +136,53 @@ def gpus_of_the_driver(command: Sequence[str] = NVIDIA_SMI) -> list[Gpu]:
     return [Gpu(*row) for row in rows if len(row) == 3]
 
 
-def check_device(wanted: str | None) -> Finding:
-    """The device that `peer join` would compute on, and whether torch can use what the driver has."""
+def check_device(wanted: str | None, ranks: int | None = None) -> Finding:
+    """The devices that `peer join` would compute on, and whether torch can use what the driver has."""
     gpus = gpus_of_the_driver()
     try:
-        device = choose_device(wanted)
+        names = devices_for(wanted, ranks)
+        device = choose_device(names[0])
     except BadInput as error:
-        return Finding("device", Verdict.FAIL, str(error), _fix_for(gpus) if gpus else "leave --device out")
+        words, _, fix = str(error).partition("; ")
+        return Finding("device", Verdict.FAIL, words, _fix_for(gpus) if gpus else fix or "leave --device out")
     if device.type == "cuda":
-        return _check_gpus(device)
+        return _check_gpus(names)
     if gpus and wanted is None:
         words = (
             f"the driver ({gpus[0].driver}) has {_count(gpus)}, but torch {torch.__version__} cannot use it"
         )
         return Finding("device", Verdict.WARN, words, _fix_for(gpus))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("device", Verdict.OK, f"trains on the CPU, {cores} cores, in fp32")
+    trains = "trains" if len(names) == 1 else f"{len(names)} ranks train"
+    return Finding(
+        "device", Verdict.OK, f"{trains} on the CPU, {cores} cores, in {choose_precision(None, device)}"
+    )
 
 
-def _check_gpus(device: torch.device) -> Finding:
-    """Whether this build of torch has kernels for the GPUs that it sees."""
-    kinds = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
-    names = sorted({torch.cuda.get_device_name(index) for index in range(len(kinds))})
-    words = f"{len(kinds)} x {', '.join(names)}, {gib(available_memory(device))} free on {device}"
-    without = sorted({f"sm_{major}{minor}" for major, minor in kinds if not _has_kernels(major, minor)})
-    if without:
+def _check_gpus(names: Sequence[str]) -> Finding:
+    """Whether all of these GPUs answer, and this build of torch has kernels for them."""
+    answering = [torch.device(name) for name in names if _answers(name)]
+    silent = [name for name in names if torch.device(name) not in answering]
+    kinds = {torch.cuda.get_device_capability(device) for device in answering}
+    models = ", ".join(sorted({torch.cuda.get_device_name(device) for device in answering}))
+    words = f"{len(answering)} x {models}, at least {gib(min(map(available_memory, answering)))} free on each"
+    if without := sorted(f"sm_{major}{minor}" for major, minor in kinds if not _has_kernels(major, minor)):
         words += f", but torch {torch.__version__} has no kernels for {', '.join(without)}"
         return Finding(
             "device", Verdict.FAIL, words, "install the build of torch for CUDA 12.6, the last with V100's"
         )
-    return Finding("device", Verdict.OK, f"{words}, in {choose_precision(None, device)}")
+    if silent:
+        words += f"; {', '.join(silent)} cannot be used, and a peer goes on without"
+        return Finding("device", Verdict.WARN, words, "see `nvidia-smi -q` and `dmesg`; reset it, or reboot")
+    return Finding("device", Verdict.OK, f"{words}, in {choose_precision(None, answering[0])}")
+
+
+def _answers(name: str) -> bool:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):  # CUDA says so of a device that is gone or broken
+        return False
+    return True
 
 
 def _has_kernels(major: int, minor: int) -> bool:

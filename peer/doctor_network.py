@@ -1,20 +1,27 @@
 """What of the network `peer doctor` looks at: our port, the run's first contacts, who sees us where, clocks, bandwidth.
 
 Everything beyond our own port is learned from real exchanges with a participant of the run, so it needs
-`--initial-peers`; NTP is not assumed. Nothing is joined: the contact keeps no record of us.
+`--initial-peers`; NTP is not assumed. Nothing is joined: the contact keeps no record of us, except of the ticket that
+an invitation turns into, which `peer join` finds and uses afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from peer.doctor_finding import Finding, Verdict
+from peer.join import claimed_identity, credentials_of
+from peer.options import JoinOptions
 from swarm.addresses import Address, require_port_free, why_unreachable
 from swarm.bundle import SignedManifest
-from swarm.errors import ArtelError
+from swarm.credentials import Credentials
+from swarm.errors import ArtelError, BadInput
 from swarm.first_contact import ClockReading, FirstContact, Speed, first_contact
 from swarm.probe import PortAnswer
 from swarm.transfer import require_trusted
@@ -31,13 +38,18 @@ OPEN_PORT = (
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What `peer join` would be told of the network."""
+    """What `peer join` would be told of the network.
+
+    :param cache_dir: where identities and tickets are; None looks at the run as a stranger
+    """
 
     addresses: Sequence[Address] = ()
     fingerprint: str | None = None
     host_maddrs: Sequence[str] = ()
     announce_maddrs: Sequence[str] = ()
     client_mode: bool = False
+    invitation: str | None = None
+    cache_dir: Path | None = None
 
 
 def check_listen_port(options: NetworkOptions) -> Finding:
@@ -84,26 +96,69 @@ def examine_network(options: NetworkOptions) -> list[Finding]:
     if not reachable or listening.verdict is Verdict.FAIL:
         return [listening, *contacts]
     try:
-        learned = asyncio.run(_ask(options, reachable))
+        with _as_the_next_peer(options) as credentials:
+            learned = asyncio.run(_ask(options, reachable, credentials))
     except ArtelError as error:
-        words, _, fix = str(error).partition(": ")
-        learned = [Finding("run", Verdict.FAIL, words, fix)]
+        learned = [_refused(error)]
     return [listening, *contacts, *learned]
 
 
-async def _ask(options: NetworkOptions, reachable: Sequence[Address]) -> list[Finding]:
-    host_maddrs = options.host_maddrs or [ANY_PORT]
+@contextmanager
+def _as_the_next_peer(options: NetworkOptions) -> Iterator[Credentials | None]:
+    """The credentials of the identity that the next `peer join` here would have; None if there is nothing to show."""
+    if options.cache_dir is None:
+        yield None
+        return
+    join = JoinOptions(
+        options.addresses,
+        options.fingerprint,
+        cache_dir=options.cache_dir,
+        invitation=options.invitation,
+    )
+    with ExitStack() as stack:
+        try:
+            identity, path = stack.enter_context(claimed_identity(options.cache_dir))
+        except OSError:  # the finding about the cache folder says so
+            yield None
+            return
+        credentials = credentials_of(join, identity, path)
+        yield credentials if credentials.token or credentials.ticket else None
+
+
+async def _ask(
+    options: NetworkOptions, reachable: Sequence[Address], credentials: Credentials | None
+) -> list[Finding]:
     connecting = first_contact(
-        reachable, host_maddrs, options.announce_maddrs, client_mode=options.client_mode
+        reachable,
+        options.host_maddrs or [ANY_PORT],
+        options.announce_maddrs,
+        client_mode=options.client_mode,
+        credentials=credentials,
     )
     async with connecting as contact:
-        signed = await contact.manifest()
-        require_trusted(signed, contact.address, options.fingerprint)
-        run = Finding("run", Verdict.OK, f"{contact.address.host} serves {signed.open().run_id}")
+        signed: SignedManifest | None = None
+        try:
+            signed = await contact.manifest()
+            require_trusted(signed, contact.address, options.fingerprint)
+            run = Finding("run", Verdict.OK, _welcome(contact.address, signed, credentials))
+        except BadInput as error:  # the rest can be looked at all the same
+            run = _refused(error)
         findings = [run, judge_clock(await contact.clock())]
         if not options.client_mode:
             findings += await _announced(contact)
         return [*findings, *await _bandwidth(contact, signed)]
+
+
+def _welcome(address: Address, signed: SignedManifest, credentials: Credentials | None) -> str:
+    words = f"{address.host} serves {signed.open().run_id}"
+    if credentials is None or credentials.ticket is None:
+        return words
+    return f"{words} and lets us in as {credentials.ticket.name!r}"
+
+
+def _refused(error: ArtelError) -> Finding:
+    words, _, fix = str(error).partition(": ")
+    return Finding("run", Verdict.FAIL, words, fix or "ask for the coordinator's current `peer join` line")
 
 
 async def _announced(contact: FirstContact) -> list[Finding]:
@@ -113,11 +168,10 @@ async def _announced(contact: FirstContact) -> list[Finding]:
     return [judge_addresses(addresses, contact.address), judge_port(port, answer)]
 
 
-async def _bandwidth(contact: FirstContact, signed: SignedManifest) -> list[Finding]:
-    return [
-        judge_speed("download", await contact.download(signed)),
-        judge_speed("upload", await contact.upload()),
-    ]
+async def _bandwidth(contact: FirstContact, signed: SignedManifest | None) -> list[Finding]:
+    upload = judge_speed("upload", await contact.upload())
+    # strangers get nothing to measure with
+    return [upload] if signed is None else [judge_speed("download", await contact.download(signed)), upload]
 
 
 def judge_clock(reading: ClockReading | None) -> Finding:
@@ -188,8 +242,17 @@ def _parts(address: str) -> list[str]:
 
 
 def _is(host: str, property_name: str) -> bool:
-    """A property of an IP address; False for names."""
+    """A property of an IP address, or of all addresses that a name has; False for a name that has none."""
     try:
-        return bool(getattr(ipaddress.ip_address(host), property_name))
+        found = {host} if _is_ip(host) else {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(getattr(ipaddress.ip_address(address.partition("%")[0]), property_name) for address in found)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

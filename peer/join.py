@@ -32,7 +32,7 @@ from peer.loss_scale import LossScale
 from peer.micro_batch import Shape, shape_for
 from peer.micro_batches import MicroBatches, checkpoint_gradients
 from peer.node.followers import NoFollowers
-from peer.node.orders import Setup
+from peer.node.orders import RanksLost, Setup
 from peer.options import JoinOptions
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
@@ -103,7 +103,7 @@ def _join(options: JoinOptions, reporter: Reporter, node: Node) -> None:
     addresses = require_reachable(options.addresses)
     cache = BundleCache(options.cache_dir)
     with claimed_identity(options.cache_dir) as (identity, identity_path):
-        credentials = _credentials_of(options, identity, identity_path)
+        credentials = credentials_of(options, identity, identity_path)
         signed, bundle = _get_bundle(options, addresses, cache, credentials)
         manifest = signed.open()
         spec = load_spec_of(bundle, manifest)
@@ -129,7 +129,7 @@ def _join(options: JoinOptions, reporter: Reporter, node: Node) -> None:
             dht.shutdown()
 
 
-def _credentials_of(options: JoinOptions, identity: Identity, identity_path: Path) -> Credentials:
+def credentials_of(options: JoinOptions, identity: Identity, identity_path: Path) -> Credentials:
     """What we show to the run that the `peer join` line names; kept by that name, for we do not know another yet."""
     run = options.fingerprint or options.addresses[0].peer_id
     kept = options.cache_dir / "tickets" / f"{identity.peer_id}-{run[:32]}.json"
@@ -252,15 +252,20 @@ def _participate(
         if shape.gradient_checkpointing:
             checkpoint_gradients(state.model)
         prepare_compute(state.model, device, compiled=options.compiled)
+        lost: RanksLost | None = None
         try:
             reason = loop.run(options.stop_after_steps)
             samples.save()
+        except RanksLost as error:
+            lost, reason = error, str(error)
         finally:
             in_time = grace.take_farewell() is not None
             if in_time:
                 presence.withdraw()
         if in_time:
             reporter.left(reason, loop.samples_contributed, loop.samples_computed)
+        if lost is not None:
+            raise lost
     finally:
         samples.close()
         service.stop()

@@ -17,7 +17,18 @@ from transformers import PreTrainedTokenizerFast
 from data_prep.masking import WholeWordMasker
 from data_prep.shards import ShardWriter, TokenizedDocument
 from data_prep.stream import TrainingStream
-from data_prep.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WORD_START
+from data_prep.tokenizer import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    WORD_START,
+    load_tokenizer,
+    save_tokenizer,
+)
+from swarm.bundle import SHARDS_FOLDER, TOKENIZER_FOLDER, shard_paths
 
 DOCUMENTS, DOCUMENT_TOKENS = 512, 400
 
@@ -26,16 +37,22 @@ DOCUMENTS, DOCUMENT_TOKENS = 512, 400
 def synthetic_stream(vocab_size: int, sequence_length: int, batch_size: int) -> Iterator[TrainingStream]:
     """An endless stream of masked batches; its files are gone afterwards."""
     with TemporaryDirectory(prefix="artel-bench-") as folder:
-        path = _write_shard(Path(folder), vocab_size)
+        write_synthetic_bundle(Path(folder), vocab_size)
         stream = TrainingStream(
-            [path],
-            WholeWordMasker(_tokenizer(vocab_size)),
+            shard_paths(Path(folder)),
+            WholeWordMasker(load_tokenizer(Path(folder) / TOKENIZER_FOLDER)),
             sequence_length=sequence_length,
             batch_size=batch_size,
             seed=0,
         )
         with stream:
             yield stream
+
+
+def write_synthetic_bundle(folder: Path, vocab_size: int) -> None:
+    """Tokenizer and shards where those of a run bundle are."""
+    save_tokenizer(_tokenizer(vocab_size), folder / TOKENIZER_FOLDER)
+    _write_shard(folder / SHARDS_FOLDER, vocab_size)
 
 
 def _tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
@@ -52,10 +69,11 @@ def _tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _write_shard(folder: Path, vocab_size: int) -> Path:
+def _write_shard(folder: Path, vocab_size: int) -> None:
+    folder.mkdir()
     generator = np.random.default_rng(0)
     writer = ShardWriter(folder, "synthetic", vocab_size)
     for _ in range(DOCUMENTS):
         ids = generator.integers(len(SPECIAL_TOKENS), vocab_size, DOCUMENT_TOKENS, dtype=np.int64)
         writer.write(TokenizedDocument(ids, np.array([DOCUMENT_TOKENS])))
-    return folder / writer.close()[0].file
+    writer.close()

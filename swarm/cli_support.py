@@ -24,6 +24,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     configure_logging(debug)
     if debug:
+        os.environ["ARTEL_DEBUG"] = "1"  # for processes of ours
         get_command(app)(arguments)
         return
     code = exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False))

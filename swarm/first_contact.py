@@ -20,20 +20,24 @@ from hivemind.proto.dht_pb2 import PingRequest, PingResponse
 
 from swarm.addresses import Address
 from swarm.bundle import SignedManifest
+from swarm.credentials import Credentials
 from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import OperationFailed
 from swarm.lifeline import daemons_tied_to_us
 from swarm.probe import PORT_HANDLER, PortAnswer, Speed, measure_upload
 from swarm.service import BROKEN_STREAM, NoAnswer, NotReached
 from swarm.sockets import name_our_sockets
-from swarm.transfer import FILE_HANDLER, fetch_manifest
+from swarm.transfer import FILE_HANDLER, FileRequest, fetch_manifest
 
 Result = TypeVar("Result")
 
 PINGS = 5
 CALL_SECONDS = 30.0
 MEASURE_SECONDS = 3.0
-UNANSWERED = (P2PDaemonError, P2PHandlerError, NoAnswer, NotReached, asyncio.TimeoutError, *BROKEN_STREAM)
+UNANSWERED = (
+    *(P2PDaemonError, P2PHandlerError, NoAnswer, NotReached, asyncio.TimeoutError, ConnectionError),
+    *BROKEN_STREAM,
+)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,19 @@ class FirstContact:
     ...     print(await contact.clock(), await contact.upload())
     """
 
-    def __init__(self, p2p: P2P, address: Address):
-        self._p2p, self.address = p2p, address
+    def __init__(self, p2p: P2P, address: Address, credentials: Credentials | None = None):
+        self._p2p, self.address, self._credentials = p2p, address, credentials
         self._peer = PeerID.from_base58(address.peer_id)
 
     async def manifest(self) -> SignedManifest:
-        """The signed manifest of the run that the contact serves; raises `OperationFailed`."""
-        signed = await _answer(fetch_manifest(self._p2p, self.address))
+        """The signed manifest of the run that the contact serves.
+
+        An invitation among our credentials turns into a ticket, as it would when we joined.
+
+        :raises OperationFailed: it does not answer
+        :raises BadInput: in its words, why it does not let us in
+        """
+        signed = await _answer(fetch_manifest(self._p2p, self.address, self._credentials))
         if signed is None:
             raise OperationFailed(
                 f"{self.address.text} does not answer as a participant of a run: "
@@ -94,7 +104,9 @@ class FirstContact:
     async def download(self, signed: SignedManifest) -> Speed | None:
         """Fetch the largest file of the run bundle again and again for a few seconds, and keep nothing."""
         file = max(signed.open().files, key=lambda file: file.size)
-        request = BytesValue(value=json.dumps({"sha256": file.sha256, "offset": 0}).encode())
+        ticket = self._credentials.show().decode() if self._credentials is not None else ""
+        wanted = FileRequest(sha256=file.sha256, offset=0, ticket=ticket)
+        request = BytesValue(value=wanted.model_dump_json().encode())
         received, began = 0, time.monotonic()
         while time.monotonic() - began < MEASURE_SECONDS:
             stream = await _answer(
@@ -123,9 +135,14 @@ async def first_contact(
     announce_maddrs: Sequence[str] = (),
     *,
     client_mode: bool = False,
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[FirstContact]:
-    """libp2p as `peer join` would start it, connected to the first address that answers; raises `OperationFailed`."""
+    """libp2p as `peer join` would start it, connected to the first address that answers; raises `OperationFailed`.
+
+    :param credentials: whose peer we are, and what to show where the run is by invitation; else we are nobody
+    """
     name_our_sockets()
+    identity = {"identity_path": str(credentials.identity_path)} if credentials is not None else {}
     try:
         with daemons_tied_to_us():
             p2p = await P2P.create(
@@ -135,13 +152,15 @@ async def first_contact(
                 dht_mode="client",
                 no_listen=client_mode,
                 startup_timeout=STARTUP_TIMEOUT_SECONDS,
+                check_if_identity_free=False,
+                **identity,
             )
     except P2PDaemonError as error:
         raise OperationFailed(f"cannot connect to the swarm: {explain_daemon_error(error)}") from None
     try:
         connected = {str(peer.peer_id) for peer in await p2p.list_peers()}
         answering = [address for address in addresses if address.peer_id in connected]
-        yield FirstContact(p2p, (answering or addresses)[0])
+        yield FirstContact(p2p, (answering or addresses)[0], credentials)
     finally:
         await p2p.shutdown()
 

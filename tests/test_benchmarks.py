@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,20 @@ def test_packing_is_compared_with_padding(run):
     )
     for name in ("padded", "packed, dense mask", "packed"):
         assert f"| {name} " in shown
+
+
+@pytest.mark.heavy
+def test_ranks_are_compared_with_distributed_data_parallel():
+    """A process of its own: its fork server would outlive the test."""
+    shape = ("--hidden", "64", "--layers", "1", "--length", "16", "--micro-batches", "4", "--rounds", "1")
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.node_ranks", *shape],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    sent = json.loads(answer.stdout.splitlines()[-1])["bytes"]
+    assert sent["DDP every micro-batch"] == 4 * sent["once a step (ours)"] == 4 * sent["DDP with no_sync"] > 0

@@ -7,10 +7,12 @@ the time of one, and again at once. The store they meet in listens on loopback o
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -80,6 +82,8 @@ def start_fork_server(preload: str) -> None:
     :param preload: module that the ranks need
     """
     multiprocessing.set_forkserver_preload([preload])
+    # its cleaner calls what ranks leave to it "leaked", which says nothing to a user; it inherits this
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in POLITE_SIGNALS}
     try:
         # it inherits what is ignored: a signal to the whole group must not end it before the ranks have left
@@ -93,6 +97,9 @@ def start_fork_server(preload: str) -> None:
 
 def run_ranks(entrypoint: Callable[..., Any], args: tuple[Any, ...], ranks: int, node: OneNode) -> RunResult:
     """Run `entrypoint(*args)` in so many processes until all have returned, or one has failed and all have ended."""
+    if os.environ.get("ARTEL_DEBUG") != "1":
+        # pages about a rank that has ended, of which we say a line
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     # else the agent's handlers would take the place of ours, and end the ranks instead of letting them leave
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     with tempfile.TemporaryDirectory() as logs:

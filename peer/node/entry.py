@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peer.device_facts import DeviceFacts
+from peer.node.orders import Setup
 from peer.options import JoinOptions
 
 
@@ -14,3 +15,17 @@ def enter_rank(options: JoinOptions, devices: Sequence[DeviceFacts], as_json: bo
     from peer.node.rank_process import run_rank
 
     return run_rank(options, devices, as_json=as_json, debug=debug)
+
+
+def enter_measured_rank(
+    options: JoinOptions,
+    devices: Sequence[DeviceFacts],
+    setup: Setup,
+    accumulate: int,
+    seconds: float,
+    debug: bool,
+) -> Any:
+    """See `peer.node.measured_rank.run_measured_rank`."""
+    from peer.node.measured_rank import run_measured_rank
+
+    return run_measured_rank(options, devices, setup, accumulate, seconds, debug=debug)

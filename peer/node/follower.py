@@ -48,7 +48,7 @@ def follow(
     tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
     model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     model.to(device).train()  # type: ignore[arg-type]
-    shape = shape_for(spec, facts, options, _say)
+    shape = shape_for(spec, facts, options, say)
     if shape.gradient_checkpointing:
         checkpoint_gradients(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -62,11 +62,11 @@ def follow(
         setup.peer_id,
         lambda: dict(speeds),
         batch_size=shape.micro_batch_size,
-        warn=_say,
+        warn=say,
         rank=family.rank,
         ranks=family.ranks,
     )
-    micro_batches = MicroBatches(model, samples, accumulator, device, facts.precision, _say)
+    micro_batches = MicroBatches(model, samples, accumulator, device, facts.precision, say)
     meet()
     family.watch(_end_at_once)
     prepare_compute(model, device, compiled=options.compiled)
@@ -161,8 +161,8 @@ def _replace(speeds: dict[str, float], fresh: Mapping[str, float]) -> None:
         del speeds[peer]
 
 
-def _say(text: str) -> None:
-    """stdout is the leader's."""
+def say(text: str) -> None:
+    """Tell a person on stderr, for stdout is the leader's."""
     print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
 
 

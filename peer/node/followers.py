@@ -57,7 +57,7 @@ class NoFollowers:
 
     ranks = 1
     samples = samples_computed = 0
-    samples_per_second = reduce_seconds = broadcast_seconds = waited = 0.0
+    samples_per_second = waited = wait_seconds = 0.0
 
     def meet(self, parameters: Sequence[torch.nn.Parameter], accumulator: Accumulator) -> None:
         """Connect, when the models are built."""
@@ -89,7 +89,8 @@ class Followers(NoFollowers):
     """The leader's view of the other ranks.
 
     `samples` that they have accumulated and not sent yet; `samples_computed` in all; `samples_per_second` together;
-    `waited`: seconds without text of all of them, since the step before the last.
+    `waited`: seconds without text of all of them, since the step before the last. `wait_seconds`: in all, that
+    `collect` has waited until the slowest had finished its micro-batch.
 
     :raises RanksLost: from every method that waits for a rank that has gone
     """
@@ -98,7 +99,7 @@ class Followers(NoFollowers):
         self._orders, self._family, self._group = orders, family, group
         self.ranks = family.ranks
         self.samples_computed = 0
-        self.samples_per_second = self.waited = 0.0
+        self.samples_per_second = self.waited = self.wait_seconds = 0.0
         self._exchange: Exchange | None = None
         self._accumulator: Accumulator | None = None
         self._training: int | None = None
@@ -150,6 +151,7 @@ class Followers(NoFollowers):
         started = time.monotonic()
         number = self._orders.post(Order("collect"))
         self._await(number)
+        self.wait_seconds += time.monotonic() - started
         self._training = None
         sums = accumulator.sums()
         own = Tally(accumulator.samples, accumulator.loss_sum, 0.0, 0.0, 0.0)

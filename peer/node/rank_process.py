@@ -10,8 +10,9 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch.distributed import PrefixStore, Store
@@ -31,6 +32,8 @@ from swarm.errors import ArtelError
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.process_limits import increase_file_limit
 
+Result = TypeVar("Result")
+
 # of the grace period, for the supervisor to pass the word on and to see everybody end
 PASSING_SECONDS = 0.5
 
@@ -43,8 +46,42 @@ class Ending:
     exit_code: int = 0
 
 
+@dataclass(frozen=True)
+class Rank:
+    """One rank, with what ties it to the others.
+
+    :param devices: of all ranks, by name
+    :param address: host and port of the supervisor's store
+    """
+
+    facts: DeviceFacts
+    devices: Sequence[str]
+    family: Family
+    orders: Orders
+    store: Store
+    address: tuple[str, int]
+
+    def meet(self) -> None:
+        """Connect all ranks; blocks until all have called."""
+        open_group(self.store, torch.device(self.facts.device), self.family.rank, self.family.ranks)
+
+    def followers(self) -> NoFollowers:
+        """The others, for the leader."""
+        return Followers(self.orders, self.family, self.meet) if self.family.ranks > 1 else NoFollowers()
+
+
 def run_rank(options: JoinOptions, devices: Sequence[DeviceFacts], *, as_json: bool, debug: bool) -> Ending:
     """Be one rank until the peer has left; ends the process with code 1 if another rank was lost."""
+    return be_rank(options, devices, lambda rank: _lead(options, rank, as_json), debug=debug) or Ending()
+
+
+def be_rank(
+    options: JoinOptions, devices: Sequence[DeviceFacts], lead: Callable[[Rank], Result], *, debug: bool
+) -> Result | None:
+    """Be the rank that the environment says: the leader, who does `lead`, or a follower, who obeys and returns None.
+
+    Whatever goes wrong is a line on stderr and the end of this process, with code 1.
+    """
     ignore_polite_signals()
     die_with_parent(os.getppid())
     supervisor = multiprocessing.parent_process()
@@ -54,33 +91,23 @@ def run_rank(options: JoinOptions, devices: Sequence[DeviceFacts], *, as_json: b
     multiprocessing.set_start_method("fork", force=True)
     configure_logging(debug)
     increase_file_limit()
-    rank, ranks = int(os.environ["RANK"]), len(devices)
-    facts = devices[rank]
-    share_processors(facts, ranks)
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = connect_store(host, port)
-    family = Family(store, rank, ranks)
-    orders = Orders(PrefixStore("orders", store), ranks)
+    number = int(os.environ["RANK"])
+    share_processors(devices[number], len(devices))
     try:
-        if rank == 0:
-            return _lead(
-                options,
-                facts,
-                [device.device for device in devices],
-                family,
-                orders,
-                store,
-                (host, port),
-                as_json,
-            )
-        return _follow(options, facts, family, orders, store)
+        rank = _enter(devices, number)
+        if number == 0:
+            return lead(rank)
+        _follow(options, rank)
+        return None
     except RanksLost as error:
-        print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
+        print(f"rank {number}: {error}", file=sys.stderr, flush=True)
     except Exception as error:
         if debug:
             traceback.print_exc()
         print(
-            f"rank {rank}: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True
+            f"rank {number}: {type(error).__name__}: {error} (--debug shows where)",
+            file=sys.stderr,
+            flush=True,
         )
     # not a return: the supervisor would wait for the return of those who are gone
     os._exit(1)
@@ -92,33 +119,31 @@ def share_processors(facts: DeviceFacts, ranks: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
 
 
-def _lead(
-    options: JoinOptions,
-    facts: DeviceFacts,
-    devices: Sequence[str],
-    family: Family,
-    orders: Orders,
-    store: Store,
-    address: tuple[str, int],
-    as_json: bool,
-) -> Ending:
-    def meet() -> None:
-        open_group(store, torch.device(facts.device), family.rank, family.ranks)
+def _enter(devices: Sequence[DeviceFacts], number: int) -> Rank:
+    ranks = len(devices)
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = connect_store(host, port)
+    return Rank(
+        devices[number],
+        [device.device for device in devices],
+        Family(store, number, ranks),
+        Orders(PrefixStore("orders", store), ranks),
+        store,
+        (host, port),
+    )
 
-    followers = Followers(orders, family, meet) if family.ranks > 1 else NoFollowers()
+
+def _lead(options: JoinOptions, rank: Rank, as_json: bool) -> Ending:
     reporter = make_reporter(as_json)
     options = replace(options, grace=max(options.grace - PASSING_SECONDS, options.grace / 2))
+    node = Node(rank.facts, rank.devices, rank.followers(), lambda tell: listen_for_word(*rank.address, tell))
     try:
-        join_as_leader(
-            options,
-            reporter,
-            Node(facts, devices, followers, lambda tell: listen_for_word(*address, tell)),
-        )
+        join_as_leader(options, reporter, node)
     except RanksLost:
         raise
     except (ArtelError, DataError) as error:
-        family.part()
-        orders.post(Order("end"))
+        rank.family.part()
+        rank.orders.post(Order("end"))
         code = error.exit_code if isinstance(error, ArtelError) else 2
         return Ending(str(error), code)
     finally:
@@ -126,9 +151,7 @@ def _lead(
     return Ending()
 
 
-def _follow(options: JoinOptions, facts: DeviceFacts, family: Family, orders: Orders, store: Store) -> Ending:
-    setup = orders.await_setup()
+def _follow(options: JoinOptions, rank: Rank) -> None:
+    setup = rank.orders.await_setup()
     if setup is not None:
-        meet = lambda: open_group(store, torch.device(facts.device), family.rank, family.ranks)  # noqa: E731
-        follow(setup, options, facts, orders, family, meet)
-    return Ending()
+        follow(setup, options, rank.facts, rank.orders, rank.family, rank.meet)

@@ -141,6 +141,16 @@ def test_the_join_line_of_the_page_is_waited_for_and_becomes_the_command(place, 
     process.kill()
 
 
+def test_the_doctor_looks_with_the_same_line_and_leaves_the_peer_alone(place):
+    Path(place["ARTEL_JOIN_FILE"]).write_text(f"{JOIN_LINE}\n")
+    process = start("artel-join.sh", "doctor", "--json", environment={**place, "FAKE_ENDS": "1"})
+    assert called(place) == ["peer", "doctor", *JOIN_LINE.split()[2:], "--json"]
+    assert parse(called(place))["json"] is True
+    assert process.wait(DEADLINE_SECONDS) == 1
+    # where the peer's own process id stands, for `artel-leave`
+    assert not Path(place["ARTEL_PID_FILE"]).exists()
+
+
 def test_leaving_waits_until_the_peer_has_left(place):
     Path(place["ARTEL_JOIN_FILE"]).write_text(f"{JOIN_LINE}\n")
     peer = start("artel-join.sh", environment={**place, "FAKE_LEAVES_AFTER": "1"})
@@ -297,9 +307,8 @@ def test_a_real_peer_joins_leaves_and_is_examined_through_the_scripts(make_swarm
         [DOCKER / "artel-join.sh", *options, *LOOPBACK], env=environment, stdout=subprocess.DEVNULL
     )
     swarm.wait_for(lambda: swarm.status().get("global_step", 0) >= 2, "two global steps", deadline=200)
-    line = swarm.join_line().split()
     answer = subprocess.run(
-        [program, "doctor", *line[2:], *LOOPBACK, "--cache-dir", tmp_path / "cache", "--json"],
+        [DOCKER / "artel-join.sh", "doctor", *LOOPBACK, "--cache-dir", tmp_path / "cache", "--json"],
         env=environment,
         capture_output=True,
         text=True,

@@ -7,20 +7,31 @@ import gc
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from coordinator.admission_desk import AdmissionDesk
 from peer.doctor import examine
 from peer.doctor_finding import Finding, Verdict
-from peer.doctor_machine import check_cache, check_open_files, check_shared_memory, gpus_of_the_driver
+from peer.doctor_machine import (
+    check_cache,
+    check_device,
+    check_memory,
+    check_open_files,
+    check_shared_memory,
+    gpus_of_the_driver,
+)
 from peer.doctor_network import (
     NetworkOptions,
     examine_network,
@@ -48,25 +59,32 @@ UNREACHABLE = f"/ip4/127.0.0.1/tcp/9/p2p/{Identity.generate().peer_id}"
 
 @dataclass(frozen=True)
 class Participant:
+    """`invite` gives out an invitation, where the run needs one."""
+
     address: Address
     fingerprint: str
+    invite: Callable[[], str]
 
 
 @contextmanager
-def participant(folder: Path, *, probes: bool) -> Iterator[Participant]:
-    """A real node that serves a run bundle."""
+def participant(folder: Path, *, probes: bool, by_invitation: bool = False) -> Iterator[Participant]:
+    """A real node that serves a run bundle, and tickets if the run is by invitation."""
     (folder / "bundle").mkdir()
     (folder / "bundle" / "heldout.safetensors").write_bytes(os.urandom(2**20))
     identity = Identity.load_or_create(folder / "identity.key")
-    spec = RunSpec(name="served")
+    spec = RunSpec(name="served", admission="invite" if by_invitation else "open")
     signed = pack_bundle(folder / "bundle", spec, identity)
-    admission = Admission(spec.run_id, [identity.peer_id])
+    admission = Admission(spec.run_id, [identity.peer_id], by_invitation=by_invitation)
+    run = SimpleNamespace(identity=identity, run_id=spec.run_id, admission=admission)
+    desk = AdmissionDesk(run, folder / "books.json", lambda event: None, "", by_invitation=by_invitation)
     dht = open_dht(identity_path=folder / "identity.key", admission=admission)
     service = ServiceThread(dht)
     BundleServer(folder / "bundle", admission).start(service)
+    desk.open(service)
     if probes:
         ProbeServer().start(service)
-    yield Participant(parse_address(str(dht.get_visible_maddrs()[0])), signed.fingerprint)
+    address = parse_address(str(dht.get_visible_maddrs()[0]))
+    yield Participant(address, signed.fingerprint, lambda: desk.invite("anna", "peer", 3600.0, 1))
     service.stop()
     dht.shutdown()
 
@@ -83,21 +101,28 @@ def short_measurements_long_patience(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr("swarm.probe.CONNECT_SECONDS", 60.0)
     monkeypatch.setattr("swarm.first_contact.CALL_SECONDS", 100.0)
     monkeypatch.setattr("swarm.first_contact.MEASURE_SECONDS", 0.3)
-    monkeypatch.setattr("swarm.first_contact.UPLOAD_SECONDS", 0.1)
+    monkeypatch.setattr("swarm.probe.UPLOAD_SECONDS", 0.1)
     yield
     # what hivemind leaves of a closed loop complains when it is collected: here, and not in the middle of anything
     gc.collect()
 
 
 def doctor(*arguments: str, environment: dict[str, str] | None = None, open_files: int | None = None):
-    """Run the command as a user would."""
+    """Run `peer doctor` as a user would."""
+    return peer_command("doctor", *arguments, environment=environment, open_files=open_files)
+
+
+def peer_command(
+    *arguments: str, environment: dict[str, str] | None = None, open_files: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `peer` as a user would."""
 
     def limit() -> None:
         if open_files is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
 
     return subprocess.run(
-        [sys.executable, "-c", "from peer.cli import main; main()", "doctor", *arguments],
+        [sys.executable, "-c", "from peer.cli import main; main()", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -180,6 +205,32 @@ def test_in_client_mode_nobody_needs_to_reach_us(served):
     assert abs(float(findings["clock"].words.split()[0])) < 5
 
 
+def test_a_run_by_invitation_is_looked_at_as_far_as_a_stranger_may_and_with_a_ticket_wholly(tmp_path):
+    (tmp_path / "run").mkdir()
+    with participant(tmp_path / "run", probes=True, by_invitation=True) as run:
+        line = NetworkOptions([run.address], run.fingerprint, LISTEN, cache_dir=tmp_path / "cache")
+        stranger = by_check(examine_network(line))
+        assert stranger["run"].verdict is Verdict.FAIL
+        assert stranger["run"].words == "this run is by invitation"
+        assert "--ticket" in stranger["run"].fix
+        assert stranger["reachability"].verdict is Verdict.OK
+        assert {"clock", "upload"} <= set(stranger)
+        assert "download" not in stranger
+
+        invited = replace(line, invitation=run.invite())
+        # the second time this machine shows what it was given the first time
+        for options in (invited, line, invited):
+            found = by_check(examine_network(options))
+            assert found["run"].verdict is Verdict.OK, found["run"]
+            assert "lets us in as 'anna'" in found["run"].words
+            assert "Mbit/s" in found["download"].words
+
+        another = replace(invited, cache_dir=tmp_path / "another machine's cache")
+        refused = by_check(examine_network(another))["run"]
+        assert refused.verdict is Verdict.FAIL
+        assert "has been used" in f"{refused.words} {refused.fix}"
+
+
 def test_what_a_contact_of_another_version_does_not_answer_is_not_guessed(tmp_path):
     with participant(tmp_path, probes=False) as old:
         findings = by_check(examine_network(NetworkOptions([old.address], old.fingerprint, LISTEN)))
@@ -222,6 +273,51 @@ def test_shared_memory_and_cache_must_be_writable(tmp_path):
     assert check_shared_memory(tmp_path).verdict is not Verdict.FAIL
     assert check_cache(Path("/proc/nothing-can-be-made-here")).verdict is Verdict.FAIL
     assert check_cache(tmp_path / "new").verdict is not Verdict.FAIL
+
+
+def test_little_room_is_a_warning_and_none_a_failure(monkeypatch, tmp_path):
+    def disk(free: int) -> None:
+        usage = shutil._ntuple_diskusage(2**36, 2**36 - free, free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
+
+    for check, none, little in (
+        (
+            check_shared_memory,
+            2**20,
+            2**29,
+        ),  # Docker's 64 MiB, of which most is taken; half of what is enough
+        (check_cache, 2**20, 2**30),
+    ):
+        for free, verdict in ((none, Verdict.FAIL), (little, Verdict.WARN), (2**35, Verdict.OK)):
+            disk(free)
+            found = check(tmp_path)
+            assert found.verdict is verdict, found
+            assert bool(found.fix) == (verdict is not Verdict.OK)
+    monkeypatch.setattr("peer.doctor_machine.available_memory", lambda _device: 2**29)
+    assert check_memory().verdict is Verdict.FAIL
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts need root")
+def test_a_really_full_disk_is_a_finding_and_leaves_nothing(tmp_path):
+    """A file system of 1 MiB less than the check writes, in a mount namespace of its own."""
+    program = "from pathlib import Path; from peer.doctor_machine import *; import sys; p = Path(sys.argv[1])"
+    program += "; print(check_cache(p).words, '|', check_shared_memory(p).words, '|', *p.iterdir())"
+    mount = f'mount -t tmpfs -o size=512k none {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
+    answer = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", mount, program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    if "mount" in answer.stderr:
+        pytest.skip("no mount namespaces here")
+    cache, shared, left = answer.stdout.split("|")
+    assert "No space left on device" in cache
+    assert "No space left on device" in shared
+    assert not left.strip()
 
 
 def test_limits_of_open_files_are_judged_by_what_a_peer_may_raise_them_to(monkeypatch):
@@ -281,6 +377,58 @@ def test_a_slow_line_and_a_closed_port_are_warnings():
     assert judge_speed("upload", Speed(2**20, 10.0)).verdict is Verdict.WARN
     assert judge_speed("upload", Speed(10 * 2**20, 1.0)).verdict is Verdict.OK
     assert judge_port(4001, PortAnswer("203.0.113.9", "no answer within 3 s")).verdict is Verdict.WARN
+
+
+@pytest.fixture
+def dgx2(monkeypatch) -> Callable[..., None]:
+    """Sixteen V100 as torch tells of them: `gone` ones do not answer, `kernels` is what this build has."""
+
+    def install(*gone: int, kernels: tuple[str, ...] = ("sm_70", "sm_80", "compute_90")) -> None:
+        zeros = torch.zeros
+
+        def on_the_cpu(*shape: int, device: object = None, **options: object) -> torch.Tensor:
+            if torch.device(device or "cpu").index in gone:
+                raise RuntimeError("CUDA error: device unavailable")
+            return zeros(*shape, **options)
+
+        facts = {
+            "device_count": lambda: 16,
+            "get_device_capability": lambda device: (7, 0),
+            "get_device_name": lambda device: "Tesla V100-SXM3-32GB",
+            "get_arch_list": lambda: list(kernels),
+            "mem_get_info": lambda device: (31 * 2**30 - torch.device(device).index * 2**30, 2**35),
+            "is_bf16_supported": lambda including_emulation: including_emulation,
+        }
+        for name, answer in facts.items():
+            monkeypatch.setattr(torch.cuda, name, answer)
+        monkeypatch.setattr(torch, "zeros", on_the_cpu)
+
+    return install
+
+
+def test_every_gpu_of_a_node_is_tried(dgx2):
+    dgx2()
+    found = check_device(None)
+    assert found.verdict is Verdict.OK
+    assert found.words == "16 x Tesla V100-SXM3-32GB, at least 16.0 GiB free on each, in fp16"
+    assert check_device("cuda", 8).words.startswith("8 x Tesla V100-SXM3-32GB, at least 24.0 GiB")
+    too_many = check_device("cuda", 17)
+    assert too_many.verdict is Verdict.FAIL
+    assert "--ranks 16" in too_many.fix
+    dgx2(3, 7)
+    found = check_device(None)
+    assert found.verdict is Verdict.WARN
+    assert found.words.startswith("14 x ")
+    assert "cuda:3, cuda:7 cannot be used" in found.words
+    assert "nvidia-smi" in found.fix
+
+
+def test_a_build_without_kernels_for_the_gpus_is_a_failure(dgx2):
+    dgx2(kernels=("sm_75", "sm_80", "sm_90", "compute_120"))
+    found = check_device("cuda")
+    assert found.verdict is Verdict.FAIL
+    assert "no kernels for sm_70" in found.words
+    assert "12.6" in found.fix
 
 
 def test_a_driver_tool_that_fails_is_no_gpu(tmp_path):

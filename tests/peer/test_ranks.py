@@ -13,7 +13,7 @@ from peer.loss_scale import LossScale
 from peer.node.devices import devices_for
 from swarm.errors import BadInput
 from swarm.spec import load_spec
-from tests.peer.test_global_step import assert_same, plain_pytorch
+from tests.peer.test_global_step import assert_same, plain_pytorch, saved
 from tests.scenarios.line_process import LineProcess
 from tests.scenarios.step_participant import MICRO_BATCH
 
@@ -67,6 +67,43 @@ def test_ranks_make_the_update_of_one_process_with_the_whole_batch(make_steps, r
         assert_same(own, tensors[0], EXACT)
     assert facts[0]["samples"] == [len(SEEDS) * MICRO_BATCH] * 2
     assert facts[0]["computed"] == (ranks - 1) * share * MICRO_BATCH * 2
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(900)
+def test_a_node_and_a_peer_alone_make_the_update_of_one_process_with_the_whole_batch(
+    rank_steps, tmp_path, make_spec
+):
+    spec_path = make_spec(
+        averaging={"gradient_compression": "none"},
+        training={"target_batch_size": 32},
+        leases={"period": 0.5, "expiration": 30.0},
+    )
+    solo = LineProcess("tests.scenarios.step_participant", deadline=240.0)
+    try:
+        solo.tell(folder=str(tmp_path), spec=str(spec_path), initial_peers=[])
+        contact = solo.hear()["addresses"]
+        ranks = [SEEDS[:2], SEEDS[2:4], SEEDS[4:5]]
+        rank_steps.tell(
+            folder=str(tmp_path), spec=str(spec_path), ranks=ranks, steps=2, initial_peers=contact
+        )
+        assert rank_steps.hear() == {"entered": True}
+        for step in (1, 2):
+            solo.tell(compute=[seed + 100 * step for seed in SEEDS[5:8]])
+            solo.hear()
+            solo.tell(step=2)
+            assert solo.hear() == {"made": True, "group": 2, "step": step}
+        assert rank_steps.hear() == {"ended": True}
+        theirs = saved(solo, tmp_path / "solo.pt")
+    finally:
+        solo.kill_group()
+    tensors, facts = load(tmp_path / "rank-0.pt")
+    assert (facts["groups"], facts["samples"]) == ([2, 2], [5 * MICRO_BATCH] * 2)
+    expected = plain_pytorch(load_spec(spec_path), SEEDS[:8])
+    assert_same(tensors, expected, SAME_UPDATE)
+    assert_same(theirs, expected, SAME_UPDATE)
+    for rank in (1, 2):
+        assert_same(load(tmp_path / f"rank-{rank}.pt")[0], tensors, EXACT)
 
 
 def test_uneven_ranks_weigh_as_much_as_they_computed(make_steps):

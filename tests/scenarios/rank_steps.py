@@ -2,12 +2,14 @@
 
 {"folder", "spec", "ranks": [[seed, …], …], "steps", "poisoned": rank, "scales": [value, …]} starts a process per list
 of seeds, which accumulates one micro-batch per seed and step; the answer is {"ended": true}, and then
-`folder/rank-0.pt` holds the leader's parameters, facts beside them, and so on.
+`folder/rank-0.pt` holds the leader's parameters, facts beside them, and so on. With "initial_peers" the node makes them
+together with another participant of that swarm, and says {"entered": true} as soon as it is there.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -24,9 +26,10 @@ from peer.node.family import Family, connect_store
 from peer.node.follower import Follower
 from peer.node.followers import Followers, Surroundings
 from peer.node.orders import Orders
+from peer.stepper import stepper_for
 from swarm.lifeline import die_with_parent
 from swarm.spec import load_spec
-from tests.scenarios.step_participant import MICRO_BATCH, loss_of, new_state
+from tests.scenarios.step_participant import MICRO_BATCH, enter_swarm, loss_of, new_state, wait_for_members
 
 CPU = torch.device("cpu")
 
@@ -97,7 +100,8 @@ def run_rank(command: dict) -> None:
     batches = SeededMicroBatches(state, accumulator, command["ranks"][rank], poisoned, own_scale)
     facts = {"rank": rank}
     if rank == 0:
-        facts |= lead(command, state, batches, Followers(orders, family, lambda: meet(store, rank, ranks)))
+        leading = lead_in_swarm if "initial_peers" in command else lead
+        facts |= leading(command, state, batches, Followers(orders, family, lambda: meet(store, rank, ranks)))
     else:
         meet(store, rank, ranks)
         Follower(orders, family, batches, Exchange(state.parameters), {}).run()
@@ -129,6 +133,33 @@ def lead(command: dict, state, batches: SeededMicroBatches, followers: Followers
     followers.train(state, Surroundings)
     followers.end()
     return {"samples": samples, "computed": followers.samples_computed, "waited": followers.waited}
+
+
+def lead_in_swarm(command: dict, state, batches: SeededMicroBatches, followers: Followers) -> dict:
+    """The same beside one other participant: hivemind first, then the ranks, as in `peer join`."""
+    multiprocessing.set_start_method("fork", force=True)
+    accumulator = batches.accumulator
+    member = enter_swarm(Path(command["folder"]), command["initial_peers"], state, accumulator)
+    stepper = stepper_for(member.global_step, accumulator)
+    followers.meet(state.parameters, accumulator)
+    print(json.dumps({"entered": True}), flush=True)
+    everything = MICRO_BATCH * sum(map(len, command["ranks"]))
+    groups, samples = [], []
+    for step in range(command["steps"]):
+        followers.train(state, Surroundings)
+        while accumulator.samples + followers.samples < everything:
+            batches.compute(step)
+        followers.collect(accumulator)
+        member.presence.update(samples=accumulator.samples)
+        samples.append(accumulator.samples)
+        wait_for_members(member.presence, state, 2)
+        stepper.begin()
+        report = stepper.take_report(wait=True)
+        groups.append(report.group if report else 0)
+    followers.train(state, Surroundings)
+    followers.end()
+    member.leave()
+    return {"samples": samples, "groups": groups}
 
 
 if __name__ == "__main__":

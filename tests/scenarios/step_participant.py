@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from peer.stepper import BlockingStepper, stepper_for
 from peer.suspension import SuspensionWatch
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
-from swarm.dht import RecordBoard, open_dht
+from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.identity import Identity
 from swarm.service import ServiceThread
 from swarm.spec import RunSpec, load_spec
@@ -36,35 +37,23 @@ from swarm.training_state import TrainingState, build_model
 VOCAB_SIZE = 64
 MICRO_BATCH = 4
 SEQUENCE = 12
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 def main() -> None:
     torch.set_num_threads(1)
     setup = json.loads(sys.stdin.readline())
     spec = load_spec(Path(setup["spec"]))
-    identity, path = Identity.generate(), Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
-    identity.save(path)
-    dht = open_dht(
-        identity_path=path, initial_peers=setup["initial_peers"], admission=Admission(spec.run_id, ())
-    )
     state = new_state(spec)
-    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-    averager = SwarmAverager(
-        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
-    )
-    presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
-    presence.start()
-    presence.update(state=PeerState.TRAINING)
     accumulator = Accumulator(state.model_parameters)
-    suspension = SuspensionWatch(spec.leases.expiration)
-    suspension.start()
-    global_step = GlobalStep(state, accumulator, averager, buffers, presence, suspension)
+    member = enter_swarm(Path(setup["folder"]), setup["initial_peers"], state, accumulator)
+    dht, presence, global_step = member.dht, member.presence, member.global_step
+    buffers = global_step.buffers
     stepper = stepper_for(global_step, accumulator)
     service = ServiceThread(dht)
     desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])
     desk.open(service)
-    say(peer_id=identity.peer_id, addresses=[str(address) for address in dht.get_visible_maddrs()])
+    say(peer_id=presence.peer_id, addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
         command = json.loads(line)
         if "compute" in command:
@@ -99,9 +88,7 @@ def main() -> None:
         else:
             torch.save(tuple(state.snapshot()), command["save"])
             say(saved=command["save"])
-    presence.withdraw()
-    averager.shutdown()
-    dht.shutdown()
+    member.leave()
     os._exit(0)
 
 
@@ -109,6 +96,41 @@ def end_step(stepper: BlockingStepper, state: TrainingState) -> dict[str, object
     report = stepper.take_report(wait=True)
     state.refresh_model()
     return {"made": report is not None, "group": report.group if report else 0, "step": state.step}
+
+
+@dataclass
+class Member:
+    """A participant's part in the swarm."""
+
+    dht: TiedDHT
+    presence: Presence
+    global_step: GlobalStep
+
+    def leave(self) -> None:
+        """Withdraw, and end what hivemind has started."""
+        self.presence.withdraw()
+        self.global_step.averager.shutdown()
+        self.dht.shutdown()
+
+
+def enter_swarm(
+    folder: Path, initial_peers: list[str], state: TrainingState, accumulator: Accumulator
+) -> Member:
+    """Take part under an identity of our own; training from now on."""
+    spec, identity = state.spec, Identity.generate()
+    path = Path(tempfile.mkdtemp(dir=folder)) / "identity.key"
+    identity.save(path)
+    dht = open_dht(identity_path=path, initial_peers=initial_peers, admission=Admission(spec.run_id, ()))
+    buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
+    averager = SwarmAverager(
+        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
+    )
+    presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
+    presence.start()
+    presence.update(state=PeerState.TRAINING)
+    suspension = SuspensionWatch(spec.leases.expiration)
+    suspension.start()
+    return Member(dht, presence, GlobalStep(state, accumulator, averager, buffers, presence, suspension))
 
 
 def new_state(spec: RunSpec) -> TrainingState:

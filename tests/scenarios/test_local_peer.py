@@ -10,11 +10,12 @@ DEADLINE = 400.0
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_one_command_trains_leaves_its_state_and_resumes(make_swarm, make_spec):
     swarm = make_swarm(make_spec(training={"total_steps": 100_000}))
     options = f"--device cpu --ranks 2 --micro-batch-size 4 --cache-dir {swarm.folder / 'cache'}"
     arguments = ("--with-local-peer", "--local-peer-options", options)
-    first = swarm.start_coordinator(*arguments)
+    first = swarm.start_coordinator(*arguments, wait=False)
     swarm.wait_for(
         lambda: swarm.status().get("global_step", 0) >= 3, "three steps", alive=first, deadline=DEADLINE
     )
@@ -25,7 +26,7 @@ def test_one_command_trains_leaves_its_state_and_resumes(make_swarm, make_spec):
     reached = swarm.status()["global_step"]
     output = (swarm.folder / "coordinator.out").read_text()
     assert "left: told to go by SIGTERM" in output
-    second = swarm.start_coordinator(*arguments)
+    second = swarm.start_coordinator(*arguments, wait=False)
     swarm.wait_for(
         lambda: swarm.status().get("global_step", 0) > reached,
         "a later step",

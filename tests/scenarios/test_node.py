@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from peer.node.family import is_alive
+from tests.scenarios.node_on_failing_devices import DEVICES_LEFT
 from tests.scenarios.swarm_under_test import SwarmUnderTest, family, kill_main, wait_for_leftovers
 
 # several processes import and compute on few cores
 DEADLINE = 400.0
+pytestmark = pytest.mark.timeout(900)
 CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 
 
@@ -21,11 +23,11 @@ CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 def start(make_swarm, make_spec):
     """A coordinator and a node of so many ranks that is training."""
 
-    def start(ranks: int, *options: str, **sections: dict) -> tuple[SwarmUnderTest, object]:
-        swarm = make_swarm(make_spec(leases={"period": 0.5, "expiration": 8.0}, **sections))
+    def start(ranks: int, *options: str, program: str = "peer.cli") -> tuple[SwarmUnderTest, object]:
+        swarm = make_swarm(make_spec(leases={"period": 0.5, "expiration": 8.0}))
         swarm.start_coordinator(wait=False)
         swarm.wait_for((swarm.run_dir / "join.txt").exists, "the join line", deadline=DEADLINE)
-        node = swarm.start_peer("node", "--ranks", str(ranks), *options)
+        node = swarm.start_peer("node", "--ranks", str(ranks), *options, program=program)
         swarm.wait_for(lambda: len(swarm.steps("node")) >= 2, "two steps", alive=node, deadline=DEADLINE)
         return swarm, node
 
@@ -78,20 +80,34 @@ def test_nothing_outlives_a_killed_supervisor(start):
 
 
 @pytest.mark.heavy
-def test_a_killed_rank_takes_the_node_down_and_the_supervisor_starts_it_again(start):
-    swarm, node = start(3)
+@pytest.mark.parametrize("left", [3, 2], ids=["the device is still there", "the device is gone"])
+def test_a_killed_rank_takes_the_node_down_and_what_is_left_starts_again(start, tmp_path, monkeypatch, left):
+    devices_left = tmp_path / "devices"
+    monkeypatch.setenv(DEVICES_LEFT, str(devices_left))
+    swarm, node = start(3, program="tests.scenarios.node_on_failing_devices")
     ranks = ranks_of(node.pid)
+    assert len(ranks) == 3
+    devices_left.write_text(str(left))
+    reached = swarm.steps("node")[-1]
     os.kill(ranks[-1], signal.SIGKILL)
     swarm.wait_for(
         lambda: len(swarm.events("node", "joined")) == 2, "a second life", alive=node, deadline=DEADLINE
     )
     swarm.wait_for(lambda: len(swarm.events("node", "synced")) == 2, "its state", deadline=DEADLINE)
-    first_end = swarm.events("node", "left")[0]
+    (first_end,) = swarm.events("node", "left")
     assert "ended unexpectedly" in first_end["reason"]
+    assert swarm.events("node", "synced")[-1]["global_step"] >= reached
     reached = swarm.steps("node")[-1]
-    assert swarm.events("node", "synced")[-1]["global_step"] >= reached - 1
     swarm.wait_for(lambda: swarm.steps("node")[-1] > reached + 1, "more steps", alive=node, deadline=DEADLINE)
-    assert not set(ranks) & set(ranks_of(node.pid))
+    second = ranks_of(node.pid)
+    assert len(second) == left
+    assert not set(ranks) & set(second)
+    swarm.wait_for(
+        lambda: [peer["ranks"] for peer in swarm.status()["peers"]] == [left], "them in the status"
+    )
+    said = [event["text"] for event in swarm.events("node", "message")]
+    assert any("a rank has ended unexpectedly" in text for text in said)
+    assert any("only 2 of 3 devices" in text for text in said) == (left == 2)
 
 
 def ranks_of(supervisor: int) -> list[int]:

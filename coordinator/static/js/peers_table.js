@@ -11,7 +11,7 @@ const STATE_ORDER = ["stalled", "lost", "leaving", "joining", "syncing", "averag
 const COLUMNS = [
   { key: "name", value: (p) => p.name.toLowerCase(), cell: nameCell },
   { key: "state", value: (p) => STATE_ORDER.indexOf(p.state), cell: stateCell },
-  { key: "hardware", value: (p) => hardware(p), cell: hardware },
+  { key: "hardware", value: (p) => hardware(p), cell: hardwareCell },
   { key: "version", value: (p) => p.version, cell: (p) => p.version || DASH },
   { key: "heard", number: true, value: (p) => -p.heard_at, cell: (p, now) => duration(Math.max(0, now - p.heard_at)) },
   { key: "speed", number: true, value: (p) => p.samples_per_second, cell: (p) => rate(p.samples_per_second) },
@@ -161,6 +161,13 @@ function stateCell(peer) {
 function share(peer) {
   const all = store.run.samples_total;
   return all ? Math.min(1, peer.samples_contributed / all) : null;
+}
+
+/** The sum of its devices, and each of them where the pointer rests: a mean hides the one that idles. */
+function hardwareCell(peer) {
+  const text = hardware(peer);
+  const each = (peer.devices ?? []).map((device, i) => `${i + 1}: ${busy([device]).join(" · ")}`).join("\n");
+  return h("span", { "data-text": `${text} ${each}`, title: each }, text);
 }
 
 function hardware(peer) {
