@@ -25,9 +25,9 @@ from typing import Any
 
 from data_prep.corpus_folder import corpus_parts
 from data_prep.errors import DataError
+from data_prep.manifest import MANIFEST, Manifest, read_manifest
 from data_prep.prepare import SHARDS_DIR
 from data_prep.shard_step import HeldoutSettings
-from data_prep.shards import MANIFEST, Manifest, read_manifest
 from data_prep.tokenizer import load_tokenizer
 
 EXECUTORS = ("local", "slurm", "ray")

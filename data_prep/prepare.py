@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
 from data_prep.heldout import save_heldout
+from data_prep.manifest import MANIFEST, Manifest, read_manifest
 from data_prep.masking import WholeWordMasker
 from data_prep.seeds import stable_hash
-from data_prep.shards import MANIFEST, Manifest, ShardWriter, TokenizedDocument, file_sha256, read_manifest
+from data_prep.shards import ShardWriter, file_sha256
 from data_prep.tokenize_documents import tokenize_documents
 from data_prep.tokenizer import load_tokenizer, save_tokenizer
 from data_prep.train_tokenizer import train_tokenizer

@@ -22,14 +22,16 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.corpus_folder import count_documents, read_corpus
 from data_prep.documents import Document
 from data_prep.errors import DataError, ShardError
 from data_prep.folders import finished_folder
 from data_prep.heldout import save_heldout
+from data_prep.manifest import MANIFEST, Manifest, ShardEntry
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import HELDOUT_FILE, SHARDS_DIR, TOKENIZER_DIR, heldout_ids, is_held_out
-from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, TokenizedDocument, file_sha256
+from data_prep.shards import ShardWriter, file_sha256
 from data_prep.tokenize_worker import Batch, Result, start_worker, work
 from data_prep.tokenizer import load_tokenizer
 

@@ -9,6 +9,7 @@ with the next sample. ``batch_size`` and ``sequence_length`` may change between 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ __all__ = ["Batch", "TrainingStream", "stream_seed"]
 Batch = dict[str, torch.Tensor]
 ALL = "all"  # the one mixture component of a stream without weights
 _LEAST_LENGTH = 8
+_MOST = 1 << 53  # a position beyond is damaged: it would not even be a float
 
 
 class TrainingStream:
@@ -179,10 +181,10 @@ class TrainingStream:
         try:
             same = (state["seed"], state["shards"]) == (self._seed, self._fingerprint)
             cursors = {name: _cursor(state["cursors"][name]) for name in self._flows}
-            rows = {name: int(state["rows"][name]) for name in self._flows}
+            rows = {name: _number(state["rows"][name]) for name in self._flows}
             for name, flow in self._flows.items():
                 _check_units(cursors[name], flow.windows.walk.units)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StreamStateError(f"not a position of a training stream: {error!r}") from error
         if not same:
             raise StreamStateError(
@@ -314,7 +316,7 @@ def check_weights(weights: Mapping[str, float], present: Collection[str]) -> Non
         raise DataError(
             f"weights name sources without shards: {', '.join(unknown)}; there are {', '.join(sorted(present))}"
         )
-    if min(weights.values()) < 0 or not any(weights.values()):
+    if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
         raise DataError(f"weights must be positive numbers, not {dict(weights)}")
 
 
@@ -334,8 +336,11 @@ def _check_units(cursor: Cursor, units: int) -> None:
 
 def _cursor(fields: Mapping[str, Any]) -> Cursor:
     """Of JSON: numbers are checked, because a position file may be damaged anywhere."""
-    numbers = {name: int(value) for name, value in fields.items() if name != "units"}
-    cursor = Cursor(**numbers, units=tuple(int(unit) for unit in fields["units"]))
-    if min(*numbers.values(), *cursor.units, 0) < 0:
-        raise ValueError(f"negative numbers in {dict(fields)}")
-    return cursor
+    numbers = {name: _number(value) for name, value in fields.items() if name != "units"}
+    return Cursor(**numbers, units=tuple(_number(unit) for unit in fields["units"]))
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise ValueError(f"{value!r} is no count")
+    return value

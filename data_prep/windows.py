@@ -12,8 +12,8 @@ import threading
 from collections import deque
 from dataclasses import replace
 
+from data_prep.block_text import BlockText
 from data_prep.errors import ShardUnavailable
-from data_prep.shards import BlockText
 from data_prep.walk import Cursor, Walk
 
 RETRY_SECONDS = 1.0

@@ -133,6 +133,16 @@ def test_a_prepared_folder_whose_parts_do_not_belong_together(tmp_path, prepared
     copy = tmp_path / "copy"
     shutil.copytree(prepared_data, copy)
     shard = next((copy / "shards").glob("*.arrow"))
+    others = tmp_path / "others.arrow"
+    shutil.copyfile(shard, others)
+    with others.open("r+b") as file:
+        file.seek(shard.stat().st_size // 2)
+        file.write(b"1")
+    whole = shard.read_bytes()
+    shutil.copyfile(others, shard)
+    with pytest.raises(BadInput, match="is not the shard that its manifest lists"):
+        prepare(tmp_path, str(copy))
+    shard.write_bytes(whole)
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(BadInput, match="damaged or cut short"):
         prepare(tmp_path, str(copy))
