@@ -155,7 +155,10 @@ def read_summary(folder: str | Path) -> dict[str, Any]:
         return {}
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{Path(folder) / SUMMARY} cannot be read: {error}") from error
-    if not isinstance(summary, dict) or not isinstance(summary.get("step"), str):
+    if not isinstance(summary, dict) or (type(summary.get("step")), type(summary.get("documents"))) != (
+        str,
+        int,
+    ):
         raise DataError(f"{Path(folder) / SUMMARY} is not the summary of a step")
     return summary
 
