@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class TrainingStream:
     the rows; without it, sources are mixed by their size. ``seed`` decides order and masks: take it from
     ``stream_seed``. With ``shares`` the order is that of all readers who share the text, and this one takes what
     is its own. With ``sentence_pairs`` rows are ``[CLS] A [SEP] B [SEP]``, and batches also have
-    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size].
+    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size]. ``tell`` is called
+    from the thread that reads ahead when it must wait because nothing can be read.
 
     Raises ``ShardError`` for unusable shards.
 
@@ -70,6 +71,7 @@ class TrainingStream:
         sentence_pairs: bool = False,
         shares: Shares | None = None,
         prefetch: int = 2,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self._masker, self._seed, self._prefetch, self._shares = masker, seed, prefetch, shares
         self._sequence_length, self._batch_size = _checked(sequence_length, batch_size)
@@ -77,7 +79,7 @@ class TrainingStream:
         self._shards = sorted(opened, key=lambda shard: shard.name)
         _check_vocabulary(self._shards, masker)
         self._weights = _normalized(weights, self._shards)
-        self._stopping = threading.Event()
+        self._stopping, self._tell = threading.Event(), tell
         self._flows = {name: self._open_flow(name, sentence_pairs) for name in self._weights}
         self._fingerprint = _fingerprint(self._shards, self._weights, sentence_pairs, shares)
         self._rows = dict.fromkeys(self._weights, 0)
@@ -91,7 +93,7 @@ class TrainingStream:
         seed = stable_hash(self._seed, name)
         # a seed of the order's own: the text of other readers is shuffled and masked differently
         order_seed = stable_hash("artel order", self._shares.run_seed, name) if self._shares else seed
-        windows = Windows(Walk(mine, order_seed, self._shares), self._stopping)
+        windows = Windows(Walk(mine, order_seed, self._shares), self._stopping, self._tell)
         if sentence_pairs:
             return PairFlow(windows, seed=seed)
         return DocumentFlow(windows, seed=seed, separator_id=self._masker.sep_id)

@@ -156,6 +156,7 @@ def open_samples(
         weights=spec.data.weights,
         sentence_pairs=spec.data.sentence_pairs,
         shares=shares,
+        tell=warn,
     )
     path = cache_dir / "positions" / spec.run_id / f"{peer_id}-{rank}.json"
     return Samples(stream, spec, path, warn)

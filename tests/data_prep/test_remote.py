@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,8 +115,12 @@ def test_a_run_can_begin_before_the_server_is_there(
     server: Server, masker: WholeWordMasker, tmp_path: Path
 ) -> None:
     server.away.add("*")
-    with TrainingStream(server.shards(tmp_path / "cache"), masker, **OPTIONS) as stream:
+    told: queue.Queue[str] = queue.Queue()
+    with TrainingStream(server.shards(tmp_path / "cache"), masker, **OPTIONS, tell=told.put) as stream:
         stream.read_ahead()
+        message = told.get(timeout=30)
+        assert message.startswith("waiting for text: http://")
+        assert "503" in message
         server.away.clear()
         assert next(stream)["input_ids"].shape == (4, 32)
 
