@@ -12,7 +12,7 @@ from data_prep.builtin import iter_documents
 from data_prep.corpus_folder import read_corpus
 from data_prep.documents import Document
 from data_prep.errors import DataError
-from data_prep.heldout import load_heldout
+from data_prep.heldout import check_heldout_tokenizer, load_heldout
 from data_prep.manifest import Manifest, ShardEntry, read_manifest
 from data_prep.prepare import prepare_corpus
 from data_prep.remote_file import is_url
@@ -99,6 +99,7 @@ def _check(directory: Path, spec: RunSpec, say: Callable[[str], None]) -> None:
         )
     if spec.data.weights:
         check_weights(spec.data.weights, {shard.source for shard in manifest.shards})
+    check_heldout_tokenizer(directory / HELDOUT_NAME, manifest.tokenizer_sha256, manifest.vocab_size)
     length = load_heldout(directory / HELDOUT_NAME)["input_ids"].shape[1]
     if length > spec.model.max_position_embeddings:
         raise DataError(

@@ -116,7 +116,14 @@ def prepare_corpus(
         sources = heldout_sources(tokenized, heldout, sequence_length, len(rows))
         rng = np.random.default_rng([seed, 3])
         input_ids, labels = WholeWordMasker(tokenizer)(rows, rng)
-        save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels, sources)
+        save_heldout(
+            folder / HELDOUT_FILE,
+            input_ids,
+            rows != tokenizer.pad_token_id,
+            labels,
+            sources,
+            file_sha256(folder / TOKENIZER_DIR / "tokenizer.json"),
+        )
     prepared = open_prepared(output_dir)
     manifest = prepared.manifest
     report(f"{manifest.tokens} tokens in {len(manifest.shards)} shards, {len(rows)} held-out rows")

@@ -115,9 +115,11 @@ def finish_shards(
         raise ShardError("no document has any words: nothing was written")
     rows = heldout_ids(held_out, tokenizer, settings.length, settings.rows)
     input_ids, labels = WholeWordMasker(tokenizer)(rows, np.random.default_rng([settings.seed, 3]))
-    save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels)
+    made_with = file_sha256(tokenizer_dir / "tokenizer.json")
+    attention_mask = rows != tokenizer.pad_token_id
+    save_heldout(folder / HELDOUT_FILE, input_ids, attention_mask, labels, tokenizer_sha256=made_with)
     shutil.copytree(tokenizer_dir, folder / TOKENIZER_DIR, dirs_exist_ok=True)
-    manifest = Manifest(file_sha256(tokenizer_dir / "tokenizer.json"), len(tokenizer), tuple(entries))
+    manifest = Manifest(made_with, len(tokenizer), tuple(entries))
     (folder / SHARDS_DIR / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
