@@ -34,9 +34,8 @@ def save_heldout(
     tensors = {key: torch.from_numpy(array.astype(np.int32)) for key, array in arrays}
     about = json.dumps({"sources": list(sources), "tokenizer_sha256": tokenizer_sha256}, sort_keys=True)
     # one key: safetensors writes several in a random order, and the file's digest is the run's
-    path.write_bytes(
-        save(tensors, {_ABOUT: about})
-    )  # `save_file` makes it unreadable for a web server's user
+    # `save_file` would make it unreadable for a web server's user
+    path.write_bytes(save(tensors, {_ABOUT: about}))
 
 
 def load_heldout(path: str | Path) -> dict[str, torch.Tensor]:
