@@ -12,12 +12,13 @@ from data_prep.builtin import iter_documents
 from data_prep.corpus_folder import read_corpus
 from data_prep.documents import Document
 from data_prep.errors import DataError
-from data_prep.heldout import load_heldout
+from data_prep.heldout import check_heldout_tokenizer, load_heldout
+from data_prep.manifest import Manifest, ShardEntry, read_manifest
 from data_prep.prepare import prepare_corpus
 from data_prep.remote_file import is_url
 from data_prep.remote_prepared import fetch_prepared
 from data_prep.remote_shard import remote_shards
-from data_prep.shards import Manifest, Shard, ShardReader, file_sha256, read_manifest
+from data_prep.shards import Shard, ShardReader, file_sha256
 from data_prep.stream import check_weights
 from data_prep.suitability import check_pairs
 from data_prep.tokenizer import load_tokenizer
@@ -98,6 +99,7 @@ def _check(directory: Path, spec: RunSpec, say: Callable[[str], None]) -> None:
         )
     if spec.data.weights:
         check_weights(spec.data.weights, {shard.source for shard in manifest.shards})
+    check_heldout_tokenizer(directory / HELDOUT_NAME, manifest.tokenizer_sha256, manifest.vocab_size)
     length = load_heldout(directory / HELDOUT_NAME)["input_ids"].shape[1]
     if length > spec.model.max_position_embeddings:
         raise DataError(
@@ -115,7 +117,7 @@ def _check_samples(directory: Path, spec: RunSpec, manifest: Manifest, say: Call
         if is_url(data.source):
             shards = remote_shards(manifest, f"{data.source.rstrip('/')}/{SHARDS_FOLDER}", Path(cache))
         else:
-            shards = [ShardReader(directory / SHARDS_FOLDER / shard.file) for shard in manifest.shards]
+            shards = [_checked_shard(directory / SHARDS_FOLDER, shard) for shard in manifest.shards]
         for shard in shards:
             opened.callback(shard.close)
         if not data.sentence_pairs:
@@ -127,6 +129,13 @@ def _check_samples(directory: Path, spec: RunSpec, manifest: Manifest, say: Call
             say(
                 f"only {share:.0%} of the text fits into sentence pairs of {length} tokens: the rest is passed over"
             )
+
+
+def _checked_shard(folder: Path, entry: ShardEntry) -> ShardReader:
+    shard = ShardReader(folder / entry.file)
+    if file_sha256(folder / entry.file) != entry.sha256:
+        raise DataError(f"{entry.file} is not the shard that its manifest lists: run data-prep shard again")
+    return shard
 
 
 def _lengths(spec: RunSpec) -> list[int]:

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _SAMPLES = 10
 _SAMPLE_LENGTH = 300
 
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
-_SPACES = re.compile(r"[^\S\n]+")
+_ODD_SPACES = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")  # all but one plain space
 _BLANK_LINES = re.compile(r"\n{3,}")
 _RUSSIAN = frozenset("абвгдеёжзийклмнопрстуфхцчшщъыьэюяАБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
@@ -33,6 +34,7 @@ _OTHER_CYRILLIC = frozenset("іїєґўјљњћђџқңғүұһөәӣӯІЇЄҐ�
 _FUNCTION_WORDS = frozenset(
     ["и", "в", "не", "на", "что", "с", "по", "а", "как", "это", "но", "к", "из", "у", "за", "от"]
 )
+_LONGEST_FUNCTION_WORD = max(map(len, _FUNCTION_WORDS))
 _BOILERPLATE = re.compile(
     r"(?:все права защищены|cookie|читать далее|подробнее\s*$|поделиться|наверх\s*$|комментарии\s*\(\d+\)"
     r"|подпис(?:ывайтесь|аться) на|перейти к содержанию|версия для печати|copyright|©"
@@ -48,7 +50,7 @@ _PHONE = re.compile(r"(?<![\d+])(?:\+7|8|7)[\s(-]*\d{3}[\s)-]*\d{3}[\s-]?\d{2}[\
 def normalize(text: str) -> str:
     """Unicode NFC, one kind of line end and of space."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    lines = (line.strip() for line in _SPACES.sub(" ", text).split("\n"))
+    lines = (line.strip() for line in _ODD_SPACES.sub(" ", text).split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
@@ -65,24 +67,23 @@ def remove_boilerplate(text: str) -> str | None:
 
 def require_russian(text: str) -> str | None:
     """Most letters Cyrillic, hardly any that Russian lacks, and in longer texts its commonest words."""
-    # counting all characters in C and asking about distinct ones is many times faster than patterns
-    characters = Counter(text)
+    characters = _characters(text)
     letters = _letters(characters)
     if not letters or _of(characters, _RUSSIAN) < 0.6 * letters:
         return None
     if _of(characters, _OTHER_CYRILLIC) > 0.01 * letters:
         return None
-    words = [word.lower() for word in _WORD.findall(text)]
-    common = sum(word in _FUNCTION_WORDS for word in words)
+    words = _words(text)
+    common = sum(word.lower() in _FUNCTION_WORDS for word in words if len(word) <= _LONGEST_FUNCTION_WORD)
     return text if len(words) < 50 or common >= 0.02 * len(words) else None
 
 
 def require_quality(text: str) -> str | None:
     """Enough words of ordinary length, mostly letters, not the same line over and over."""
-    words = _WORD.findall(text)
+    words = _words(text)
     if len(words) < 5 or not 2.5 <= sum(map(len, words)) / len(words) <= 12:
         return None
-    characters = Counter(text)
+    characters = _characters(text)
     visible = len(text) - sum(count for character, count in characters.items() if character.isspace())
     if _letters(characters) < 0.5 * visible:
         return None
@@ -94,6 +95,17 @@ def mask_contacts(text: str) -> str:
     """E-mail addresses and Russian phone numbers."""
     masked = _EMAIL.sub("[почта]", text) if "@" in text else text  # the pattern tries every word
     return _PHONE.sub("[телефон]", masked)
+
+
+@lru_cache(maxsize=1)  # two rules ask the same of the same text
+def _characters(text: str) -> Counter[str]:
+    """Counted in C; asking about distinct ones is many times faster than patterns."""
+    return Counter(text)
+
+
+@lru_cache(maxsize=1)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)
 
 
 def _letters(characters: Counter[str]) -> int:

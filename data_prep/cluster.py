@@ -9,10 +9,15 @@ Six stages, each of which begins when all tasks of the one before it are done:
 5. shards      every task tokenizes what stays of its files
 6. manifest    held-out set, tokenizer, manifest
 
-Exact duplicates are near-duplicates here. Long spans that differing documents share are not cut at this size:
-run ``data-prep dedup`` on the parts before, if they matter. The tokenizer is trained before, on a sample, with
-``data-prep tokenizer``. All folders must be on a file system that every machine sees. What was done is known
-from OUTPUT.work/logs: the same command goes on where an interrupted one stopped.
+What differs from `data-prep dedup`: of a group of near-duplicates the first stays and not the longest; a pair that
+shares a bucket is believed without comparing the texts (similarity 0.8 is found in 92 of 100 cases and not in 99.8);
+exact duplicates are near-duplicates; long spans that differing documents share are not cut: run ``data-prep dedup`` on
+the parts before, if they matter. Copies that are as long as their originals and much alike are removed by both, and the
+same documents stay (`tests/data_prep/test_cluster.py`).
+
+The tokenizer is trained before, on a sample, with ``data-prep tokenizer``. All folders must be on a file system that
+every machine sees. What was done is known from OUTPUT.work/logs: the same command goes on where an interrupted one
+stopped.
 """
 
 from __future__ import annotations
@@ -25,9 +30,9 @@ from typing import Any
 
 from data_prep.corpus_folder import corpus_parts
 from data_prep.errors import DataError
+from data_prep.manifest import MANIFEST, Manifest, read_manifest
 from data_prep.prepare import SHARDS_DIR
 from data_prep.shard_step import HeldoutSettings
-from data_prep.shards import MANIFEST, Manifest, read_manifest
 from data_prep.tokenizer import load_tokenizer
 
 EXECUTORS = ("local", "slurm", "ray")

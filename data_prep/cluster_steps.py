@@ -20,11 +20,13 @@ from datatrove.pipeline.dedup import MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.cleaning import Cleaner
 from data_prep.documents import Document
+from data_prep.manifest import MANIFEST, ShardEntry
 from data_prep.prepare import SHARDS_DIR, is_held_out
 from data_prep.shard_step import HeldoutSettings, finish_shards
-from data_prep.shards import MANIFEST, ShardEntry, ShardWriter, TokenizedDocument
+from data_prep.shards import ShardWriter
 from data_prep.shingles import hash_words, shingle
 from data_prep.tokenize_documents import BATCH_DOCUMENTS, DocumentTokenizer
 from data_prep.tokenizer import load_tokenizer

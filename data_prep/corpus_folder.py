@@ -86,7 +86,10 @@ def read_tables(folder: str | Path) -> Iterator[pa.RecordBatch]:
     """Batches of the three columns, in order."""
     for part in corpus_parts(folder):
         with _told(part):
-            yield from pq.ParquetFile(part).iter_batches(_ROWS_IN_MEMORY, columns=SCHEMA.names)
+            for batch in _opened(part).iter_batches(_ROWS_IN_MEMORY, columns=SCHEMA.names):
+                for column in batch.columns:
+                    _require_whole(column)
+                yield batch
 
 
 def read_corpus(folder: str | Path) -> Iterator[Document]:
@@ -102,13 +105,31 @@ def count_documents(folder: str | Path) -> int:
 
 def _rows(part: Path) -> int:
     with _told(part):
-        return int(pq.ParquetFile(part).metadata.num_rows)
+        return int(_opened(part).metadata.num_rows)
 
 
 def read_texts(part: Path) -> pa.Array:
     """The texts of one part."""
     with _told(part):
-        return pq.read_table(part, columns=["text"]).column("text").combine_chunks()
+        texts = _opened(part).read(columns=["text"]).column("text").combine_chunks()
+        _require_whole(texts)
+        return texts
+
+
+def _opened(part: Path) -> pq.ParquetFile:
+    file = pq.ParquetFile(part)
+    for name in SCHEMA.names:
+        kind = file.schema_arrow.field(name).type
+        if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+            raise ValueError(f"column {name} holds {kind} and not text")
+    return file
+
+
+def _require_whole(column: pa.Array) -> None:
+    """Raise ``ValueError`` for missing texts and what is no Unicode: other tools may have written it."""
+    column.validate(full=True)
+    if column.null_count:
+        raise ValueError("a row has no text, source or id")
 
 
 @contextmanager
@@ -116,7 +137,7 @@ def _told(part: Path) -> Iterator[None]:
     """What cannot be read is an error that names the part."""
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{part} cannot be read: {error}: run the step that wrote it again") from error
 
 
@@ -129,11 +150,17 @@ def write_summary(folder: Path, step: str, **content: Any) -> dict[str, Any]:
 def read_summary(folder: str | Path) -> dict[str, Any]:
     """Empty when the folder has none."""
     try:
-        return json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{Path(folder) / SUMMARY} cannot be read: {error}") from error
+    if not isinstance(summary, dict) or (type(summary.get("step")), type(summary.get("documents"))) != (
+        str,
+        int,
+    ):
+        raise DataError(f"{Path(folder) / SUMMARY} is not the summary of a step")
+    return summary
 
 
 def write_corpus(folder: Path, documents: Iterable[Document]) -> int:

@@ -27,7 +27,7 @@ from data_prep.errors import DataError
 from data_prep.folders import finished_folder
 from data_prep.near_duplicates import NearSettings, duplicates, signatures
 from data_prep.shards import file_sha256
-from data_prep.shared_spans import SPAN_WORDS, cut_words, repeated_words
+from data_prep.shared_spans import SPAN_WORDS, check_span_words, cut_words, repeated_words
 from data_prep.shingles import HashedTexts, hash_words, shingle
 
 _LEAST_WORDS = 5
@@ -41,6 +41,10 @@ class DedupSettings:
 
     near: NearSettings | None = field(default_factory=NearSettings)
     span_words: int = SPAN_WORDS
+
+    def __post_init__(self) -> None:
+        if self.span_words:
+            check_span_words(self.span_words)
 
 
 @dataclass

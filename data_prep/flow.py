@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_prep.shards import BlockText
+from data_prep.block_text import BlockText
 from data_prep.windows import Windows
 
 

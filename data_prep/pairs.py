@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from data_prep.block_text import BlockText
 from data_prep.errors import ShardError
 from data_prep.seeds import stable_hash
-from data_prep.shards import BlockText
 from data_prep.windows import Windows
 
 Pair = tuple[np.ndarray, np.ndarray]

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
 from data_prep.heldout import save_heldout
+from data_prep.manifest import MANIFEST, Manifest, read_manifest
 from data_prep.masking import WholeWordMasker
 from data_prep.seeds import stable_hash
-from data_prep.shards import MANIFEST, Manifest, ShardWriter, TokenizedDocument, file_sha256, read_manifest
+from data_prep.shards import ShardWriter, file_sha256
 from data_prep.tokenize_documents import tokenize_documents
 from data_prep.tokenizer import load_tokenizer, save_tokenizer
 from data_prep.train_tokenizer import train_tokenizer
@@ -114,7 +116,14 @@ def prepare_corpus(
         sources = heldout_sources(tokenized, heldout, sequence_length, len(rows))
         rng = np.random.default_rng([seed, 3])
         input_ids, labels = WholeWordMasker(tokenizer)(rows, rng)
-        save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels, sources)
+        save_heldout(
+            folder / HELDOUT_FILE,
+            input_ids,
+            rows != tokenizer.pad_token_id,
+            labels,
+            sources,
+            file_sha256(folder / TOKENIZER_DIR / "tokenizer.json"),
+        )
     prepared = open_prepared(output_dir)
     manifest = prepared.manifest
     report(f"{manifest.tokens} tokens in {len(manifest.shards)} shards, {len(rows)} held-out rows")

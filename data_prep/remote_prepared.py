@@ -13,11 +13,13 @@ import urllib.request
 from pathlib import Path
 
 from data_prep.errors import DataError
+from data_prep.manifest import MANIFEST, Manifest, read_manifest
 from data_prep.prepare import HELDOUT_FILE, SHARDS_DIR, TOKENIZER_DIR
+from data_prep.remote_file import read_at_most
 from data_prep.remote_shard import remote_shards
-from data_prep.shards import MANIFEST, Manifest, read_manifest
 
 _TIMEOUT = 30.0
+_MOST_BYTES = 1 << 30
 _NEEDED = (
     f"{SHARDS_DIR}/{MANIFEST}",
     f"{TOKENIZER_DIR}/tokenizer.json",
@@ -46,7 +48,7 @@ def fetch_prepared(url: str, directory: Path) -> Manifest:
 def _fetch(url: str, *, missing_is_fine: bool) -> bytes | None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-            return response.read()
+            return read_at_most(response, _MOST_BYTES)
     except urllib.error.HTTPError as error:
         if error.code == 404 and missing_is_fine:
             return None

@@ -12,9 +12,11 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from data_prep.block_text import BlockText
 from data_prep.errors import ShardError
-from data_prep.remote_file import RemoteFile, fetch_checked
-from data_prep.shards import CHUNK_LIST, BlockText, Manifest, ShardEntry, ShardReader
+from data_prep.manifest import Manifest, ShardEntry
+from data_prep.remote_file import RemoteFile, chunk_list_size, fetch_checked
+from data_prep.shards import CHUNK_LIST, ShardReader
 
 
 class RemoteShard:
@@ -52,7 +54,8 @@ class RemoteShard:
 
     def _open(self) -> ShardReader:
         if self._reader is None:
-            digests = fetch_checked(self.url + CHUNK_LIST, self._cache_dir, self._entry.chunks_sha256)
+            length = chunk_list_size(self.size)
+            digests = fetch_checked(self.url + CHUNK_LIST, self._cache_dir, self._entry.chunks_sha256, length)
             file = RemoteFile(self.url, self._cache_dir, size=self.size, digests=digests)
             reader = ShardReader(self.url, pa.PythonFile(file, mode="r"))
             if (len(reader), reader.vocab_size) != (len(self), self.vocab_size):

@@ -22,14 +22,16 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.corpus_folder import count_documents, read_corpus
 from data_prep.documents import Document
 from data_prep.errors import DataError, ShardError
 from data_prep.folders import finished_folder
 from data_prep.heldout import save_heldout
+from data_prep.manifest import MANIFEST, Manifest, ShardEntry
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import HELDOUT_FILE, SHARDS_DIR, TOKENIZER_DIR, heldout_ids, is_held_out
-from data_prep.shards import MANIFEST, Manifest, ShardEntry, ShardWriter, TokenizedDocument, file_sha256
+from data_prep.shards import ShardWriter, file_sha256
 from data_prep.tokenize_worker import Batch, Result, start_worker, work
 from data_prep.tokenizer import load_tokenizer
 
@@ -113,9 +115,11 @@ def finish_shards(
         raise ShardError("no document has any words: nothing was written")
     rows = heldout_ids(held_out, tokenizer, settings.length, settings.rows)
     input_ids, labels = WholeWordMasker(tokenizer)(rows, np.random.default_rng([settings.seed, 3]))
-    save_heldout(folder / HELDOUT_FILE, input_ids, rows != tokenizer.pad_token_id, labels)
+    made_with = file_sha256(tokenizer_dir / "tokenizer.json")
+    attention_mask = rows != tokenizer.pad_token_id
+    save_heldout(folder / HELDOUT_FILE, input_ids, attention_mask, labels, tokenizer_sha256=made_with)
     shutil.copytree(tokenizer_dir, folder / TOKENIZER_DIR, dirs_exist_ok=True)
-    manifest = Manifest(file_sha256(tokenizer_dir / "tokenizer.json"), len(tokenizer), tuple(entries))
+    manifest = Manifest(made_with, len(tokenizer), tuple(entries))
     (folder / SHARDS_DIR / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

@@ -14,94 +14,23 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from data_prep.block_text import BlockText, TokenizedDocument
 from data_prep.errors import ShardError
+from data_prep.manifest import FORMAT, ShardEntry
 from data_prep.remote_file import CHUNK
 
-FORMAT = "artel-shards-1"
-MANIFEST = "manifest.json"
 CHUNK_LIST = ".chunks"
 BLOCK_TOKENS = 1 << 16
 SHARD_TOKENS = 1 << 26
 _METADATA_KEY = b"artel"
-
-
-@dataclass(frozen=True)
-class TokenizedDocument:
-    """Ids of one document without special tokens, and the end of each sentence in ids."""
-
-    input_ids: np.ndarray
-    sentence_ends: np.ndarray
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """One line of the manifest."""
-
-    file: str
-    source: str
-    sha256: str
-    bytes: int
-    documents: int
-    sentences: int
-    tokens: int
-    blocks: int
-    chunks_sha256: str = ""  # none in manifests of versions that served no ranges
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder of shards holds."""
-
-    tokenizer_sha256: str
-    vocab_size: int
-    shards: tuple[ShardEntry, ...]
-    format: str = FORMAT
-
-    @property
-    def documents(self) -> int:
-        return sum(shard.documents for shard in self.shards)
-
-    @property
-    def tokens(self) -> int:
-        return sum(shard.tokens for shard in self.shards)
-
-    def to_json(self) -> str:
-        totals = {"documents": self.documents, "tokens": self.tokens}
-        return (
-            json.dumps({**asdict(self), "totals": totals}, ensure_ascii=False, indent=1, sort_keys=True)
-            + "\n"
-        )
-
-
-def read_manifest(directory: str | Path) -> Manifest:
-    """Raise ``ShardError`` when ``directory`` has no readable manifest of this format."""
-    path = Path(directory) / MANIFEST
-    try:
-        return parse_manifest(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(
-            f"no {MANIFEST} in {directory}: not a finished shard folder, run data-prep shard"
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error
-
-
-def parse_manifest(text: str) -> Manifest:
-    content = json.loads(text)
-    if content["format"] != FORMAT:
-        raise ValueError(f"format is {content['format']!r}, expected {FORMAT!r}")
-    shards = tuple(ShardEntry(**entry) for entry in content["shards"])
-    for shard in shards:
-        if Path(shard.file).name != shard.file:
-            raise ValueError(f"shard name {shard.file!r} is not a plain file name")
-    return Manifest(content["tokenizer_sha256"], content["vocab_size"], shards)
+_NO_NOTE = (KeyError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass
@@ -153,10 +82,7 @@ class _OpenShard:
     def __init__(self, path: Path, source: str, vocab_size: int) -> None:
         self.path, self.source = path, source
         self.documents = self.sentences = self.tokens = self.blocks = 0
-        width = pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
-        note = json.dumps({"format": FORMAT, "source": source, "vocab_size": vocab_size}).encode()
-        columns = [("input_ids", pa.list_(width)), ("sentence_ends", pa.list_(pa.uint32()))]
-        self.schema = pa.schema(columns, metadata={_METADATA_KEY: note})
+        self.schema = _schema(source, vocab_size)
         self.writer = pa.ipc.new_file(str(path), self.schema)
 
     def write(self, documents: list[TokenizedDocument]) -> None:
@@ -185,39 +111,6 @@ class _OpenShard:
         )
 
 
-@dataclass(frozen=True)
-class BlockText:
-    """Documents one after the other: document i is ``ids[offsets[i]:offsets[i + 1]]``, and its sentences' ends
-    ``ends[end_offsets[i]:end_offsets[i + 1]]``, counted from the document's beginning.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    ends: np.ndarray
-    end_offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def part(self, index: int, parts: int) -> BlockText:
-        """Part ``index`` of so many parts of about equal numbers of documents."""
-        first, last = index * len(self) // parts, (index + 1) * len(self) // parts
-        offsets, end_offsets = self.offsets[first : last + 1], self.end_offsets[first : last + 1]
-        return BlockText(
-            self.ids[offsets[0] : offsets[-1]],
-            offsets - offsets[0],
-            self.ends[end_offsets[0] : end_offsets[-1]],
-            end_offsets - end_offsets[0],
-        )
-
-    def documents(self) -> Iterator[TokenizedDocument]:
-        for i in range(len(self)):
-            yield TokenizedDocument(
-                self.ids[self.offsets[i] : self.offsets[i + 1]],
-                self.ends[self.end_offsets[i] : self.end_offsets[i + 1]],
-            )
-
-
 class Shard(Protocol):
     """What a stream needs of a shard, wherever it lies; its length is its number of blocks."""
 
@@ -242,6 +135,8 @@ class Shard(Protocol):
 class ShardReader:
     """Blocks of one shard: of a local file by memory map, or of ``source``, any open binary file.
 
+    Raises ``ShardError`` where it holds anything but documents of its vocabulary.
+
     >>> reader = ShardReader("shards/wiktionary-00000.arrow")
     >>> reader.block(0).ids
     """
@@ -253,28 +148,45 @@ class ShardReader:
         try:
             self._file = pa.ipc.open_file(self._opened)
             note = json.loads((self._file.schema.metadata or {})[_METADATA_KEY])
-            self.source: str = note["source"]
-            self.vocab_size: int = note["vocab_size"]
+            self.source, self.vocab_size = str(note["source"]), int(note["vocab_size"])
             self.size: int = self._opened.size()
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
-            raise ShardError(
-                f"{self.path} is not a shard of {FORMAT} (damaged or cut short): {error}"
-            ) from error
+            if not self._file.schema.equals(_schema(self.source, self.vocab_size)):
+                raise ValueError(f"it has columns {self._file.schema.names} of other types")
+        except (pa.ArrowException, OSError, *_NO_NOTE) as error:
+            self._opened.close()
+            raise self._damaged(error) from error
 
     def __len__(self) -> int:
         return self._file.num_record_batches
 
     @property
     def documents(self) -> int:
-        return sum(self._file.get_batch(index).num_rows for index in range(len(self)))
+        return sum(self._batch(index).num_rows for index in range(len(self)))
 
     @property
     def tokens(self) -> int:
         return sum(len(self.block(index).ids) for index in range(len(self)))
 
     def block(self, index: int) -> BlockText:
-        batch = self._file.get_batch(index)
-        return BlockText(*_flat_and_offsets(batch.column(0)), *_flat_and_offsets(batch.column(1)))
+        batch = self._batch(index)
+        try:
+            text = BlockText(*_flat_and_offsets(batch.column(0)), *_flat_and_offsets(batch.column(1)))
+            text.check(self.vocab_size)
+        except ValueError as error:
+            raise self._damaged(error) from error
+        return text
+
+    def _batch(self, index: int) -> pa.RecordBatch:
+        try:
+            batch = self._file.get_batch(index)
+            batch.validate()
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        return batch
+
+    def _damaged(self, error: Exception) -> ShardError:
+        words = " ".join(str(error).split())
+        return ShardError(f"{self.path} is not a shard of {FORMAT} (damaged or cut short): {words}")
 
     def all_documents(self) -> Iterator[TokenizedDocument]:
         for index in range(len(self)):
@@ -282,6 +194,13 @@ class ShardReader:
 
     def close(self) -> None:
         self._opened.close()
+
+
+def _schema(source: str, vocab_size: int) -> pa.Schema:
+    width = pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
+    note = json.dumps({"format": FORMAT, "source": source, "vocab_size": vocab_size}).encode()
+    columns = [("input_ids", pa.list_(width)), ("sentence_ends", pa.list_(pa.uint32()))]
+    return pa.schema(columns, metadata={_METADATA_KEY: note})
 
 
 def _memory_map(path: str) -> pa.NativeFile:
@@ -315,6 +234,8 @@ def _list_array(rows: list[np.ndarray], kind: pa.ListType) -> pa.ListArray:
 
 
 def _flat_and_offsets(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    if column.null_count or not len(column):
+        raise ValueError("a document is missing")
     offsets = _numbers(column.offsets, np.int32)
     width = np.uint16 if column.values.type == pa.uint16() else np.uint32
     return _numbers(column.values, width)[offsets[0] : offsets[-1]], offsets - offsets[0]

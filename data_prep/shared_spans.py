@@ -22,8 +22,7 @@ _SPACES = re.compile(r"[^\S\n]+")
 
 def repeated_words(texts: HashedTexts, span_words: int = SPAN_WORDS) -> np.ndarray:
     """A boolean for every word of ``texts``: whether it lies in a span that occurred before."""
-    if span_words < 8:
-        raise DataError(f"shared spans need 8 words or more, not {span_words}: shorter ones are phrases")
+    check_span_words(span_words)
     runs = shingle(texts, span_words)
     lengths = np.diff(texts.offsets)
     whole = np.repeat(lengths >= span_words, np.diff(runs.offsets))
@@ -39,6 +38,12 @@ def repeated_words(texts: HashedTexts, span_words: int = SPAN_WORDS) -> np.ndarr
     np.add.at(change, position[again], 1)
     np.add.at(change, position[again] + span_words, -1)
     return np.cumsum(change[:-1]) > 0
+
+
+def check_span_words(span_words: int) -> None:
+    """Raise ``DataError`` for spans so short that any two texts share some."""
+    if span_words < 8:
+        raise DataError(f"shared spans need 8 words or more, not {span_words}: shorter ones are phrases")
 
 
 def cut_words(text: str, covered: np.ndarray) -> str | None:

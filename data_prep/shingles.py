@@ -49,7 +49,8 @@ def hash_words(texts: Sequence[str] | pa.Array) -> HashedTexts:
 
 def _hash_chunks(chunks: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hashes of the words of all chunks, and where each chunk's begin and how many they are."""
-    words = [_WORD.findall(chunk.lower().replace("ё", "е")) for chunk in chunks]
+    lowered = (chunk.lower().replace("ё", "е") for chunk in chunks)
+    words = [[chunk] if chunk.isalnum() else _WORD.findall(chunk) for chunk in lowered]
     known: dict[str, int] = {}
     flat = [word for found in words for word in found]
     for word in flat:

@@ -33,7 +33,10 @@ class SourceCount:
 
 
 def corpus_stats(input_dir: str | Path, history: Iterable[str | Path] = ()) -> dict[str, Any]:
-    """Count everything in ``input_dir``; ``history`` are folders of earlier steps, to be told of."""
+    """Count everything in ``input_dir``; ``history`` are folders of earlier steps, to be told of.
+
+    Raises ``DataError`` when one of them cannot be read.
+    """
     sources: dict[str, SourceCount] = {}
     for batch in read_tables(input_dir):
         text = batch.column(0)
@@ -54,7 +57,7 @@ def corpus_stats(input_dir: str | Path, history: Iterable[str | Path] = ()) -> d
     if missing := [str(folder) for folder in history if not read_summary(folder)]:
         raise DataError(f"{missing[0]} has no summary of a step: --history names folders of earlier steps")
     steps = [summary for folder in [*history, input_dir] if (summary := read_summary(folder))]
-    return _as_json(sources, steps)
+    return {"name": Path(input_dir).resolve().name, **_as_json(sources, steps)}
 
 
 def write_report(stats: dict[str, Any], output_dir: str | Path) -> Path:

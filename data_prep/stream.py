@@ -9,9 +9,10 @@ with the next sample. ``batch_size`` and ``sequence_length`` may change between 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = ["Batch", "TrainingStream", "stream_seed"]
 Batch = dict[str, torch.Tensor]
 ALL = "all"  # the one mixture component of a stream without weights
 _LEAST_LENGTH = 8
+_MOST = 1 << 53  # a position beyond is damaged: it would not even be a float
 
 
 class TrainingStream:
@@ -44,7 +46,8 @@ class TrainingStream:
     the rows; without it, sources are mixed by their size. ``seed`` decides order and masks: take it from
     ``stream_seed``. With ``shares`` the order is that of all readers who share the text, and this one takes what
     is its own. With ``sentence_pairs`` rows are ``[CLS] A [SEP] B [SEP]``, and batches also have
-    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size].
+    ``token_type_ids`` [batch_size, sequence_length] and ``sentence_order_label`` [batch_size]. ``tell`` is called
+    from the thread that reads ahead when it must wait because nothing can be read.
 
     Raises ``ShardError`` for unusable shards.
 
@@ -68,6 +71,7 @@ class TrainingStream:
         sentence_pairs: bool = False,
         shares: Shares | None = None,
         prefetch: int = 2,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self._masker, self._seed, self._prefetch, self._shares = masker, seed, prefetch, shares
         self._sequence_length, self._batch_size = _checked(sequence_length, batch_size)
@@ -75,7 +79,7 @@ class TrainingStream:
         self._shards = sorted(opened, key=lambda shard: shard.name)
         _check_vocabulary(self._shards, masker)
         self._weights = _normalized(weights, self._shards)
-        self._stopping = threading.Event()
+        self._stopping, self._tell = threading.Event(), tell
         self._flows = {name: self._open_flow(name, sentence_pairs) for name in self._weights}
         self._fingerprint = _fingerprint(self._shards, self._weights, sentence_pairs, shares)
         self._rows = dict.fromkeys(self._weights, 0)
@@ -89,7 +93,7 @@ class TrainingStream:
         seed = stable_hash(self._seed, name)
         # a seed of the order's own: the text of other readers is shuffled and masked differently
         order_seed = stable_hash("artel order", self._shares.run_seed, name) if self._shares else seed
-        windows = Windows(Walk(mine, order_seed, self._shares), self._stopping)
+        windows = Windows(Walk(mine, order_seed, self._shares), self._stopping, self._tell)
         if sentence_pairs:
             return PairFlow(windows, seed=seed)
         return DocumentFlow(windows, seed=seed, separator_id=self._masker.sep_id)
@@ -179,10 +183,10 @@ class TrainingStream:
         try:
             same = (state["seed"], state["shards"]) == (self._seed, self._fingerprint)
             cursors = {name: _cursor(state["cursors"][name]) for name in self._flows}
-            rows = {name: int(state["rows"][name]) for name in self._flows}
+            rows = {name: _number(state["rows"][name]) for name in self._flows}
             for name, flow in self._flows.items():
                 _check_units(cursors[name], flow.windows.walk.units)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StreamStateError(f"not a position of a training stream: {error!r}") from error
         if not same:
             raise StreamStateError(
@@ -314,7 +318,7 @@ def check_weights(weights: Mapping[str, float], present: Collection[str]) -> Non
         raise DataError(
             f"weights name sources without shards: {', '.join(unknown)}; there are {', '.join(sorted(present))}"
         )
-    if min(weights.values()) < 0 or not any(weights.values()):
+    if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
         raise DataError(f"weights must be positive numbers, not {dict(weights)}")
 
 
@@ -334,8 +338,11 @@ def _check_units(cursor: Cursor, units: int) -> None:
 
 def _cursor(fields: Mapping[str, Any]) -> Cursor:
     """Of JSON: numbers are checked, because a position file may be damaged anywhere."""
-    numbers = {name: int(value) for name, value in fields.items() if name != "units"}
-    cursor = Cursor(**numbers, units=tuple(int(unit) for unit in fields["units"]))
-    if min(*numbers.values(), *cursor.units, 0) < 0:
-        raise ValueError(f"negative numbers in {dict(fields)}")
-    return cursor
+    numbers = {name: _number(value) for name, value in fields.items() if name != "units"}
+    return Cursor(**numbers, units=tuple(_number(unit) for unit in fields["units"]))
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise ValueError(f"{value!r} is no count")
+    return value

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.chunk_ids import ChunkIds
 from data_prep.documents import Document
 from data_prep.sentences import split_sentences
-from data_prep.shards import TokenizedDocument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data_prep.shards import TokenizedDocument
+from data_prep.block_text import TokenizedDocument
 from data_prep.tokenize_documents import DocumentTokenizer
 
 Batch = list[tuple[str, bool, str]]  # source, whether it is held out, text

@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data_prep.block_text import BlockText
 from data_prep.errors import ShardError
 from data_prep.seeds import stable_hash
-from data_prep.shards import BlockText, Shard
+from data_prep.shards import Shard
 from data_prep.shares import Shares
 
 WINDOW_UNITS = 8
 _LEAST_UNITS = 4096
 _MOST_PARTS = 64
 _LOOKED_AT_ONCE = 512
+_MOST_BLOCKS = 1 << 26  # 4 trillion tokens; with their parts, units are numbered in 32 bits
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ class Walk:
         self._shards, self._seed, self._shares = list(shards), seed, shares
         self._first_block = np.concatenate(([0], np.cumsum([len(shard) for shard in shards]))).astype(int)
         blocks = int(self._first_block[-1])
-        if not blocks:
-            raise ShardError(f"no documents in {[shard.name for shard in shards]}: nothing to train on")
+        if not 0 < blocks <= _MOST_BLOCKS:
+            raise ShardError(
+                f"{blocks} blocks in {[shard.name for shard in shards][:5]}: nothing to train on"
+            )
         documents = sum(shard.documents for shard in shards)
         # two documents a unit at the least: a unit without any would be nobody's work
         most = max(1, min(_MOST_PARTS, documents // (2 * blocks)))

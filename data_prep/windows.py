@@ -2,7 +2,8 @@
 
 A unit whose server does not answer is left out of its window: it is passed over in this epoch. When that
 leaves nothing, the server is probably away altogether: then a unit that was read before, and so is cached, is
-read again, and the walk stays where it is until the server is back. Without such a unit the reader waits.
+read again, and the walk stays where it is until the server is back. Without such a unit the reader waits, and says
+why.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+from data_prep.block_text import BlockText
 from data_prep.errors import ShardUnavailable
-from data_prep.shards import BlockText
 from data_prep.walk import Cursor, Walk
 
 RETRY_SECONDS = 1.0
@@ -28,11 +30,14 @@ class Windows:
     >>> windows.advance()
     """
 
-    def __init__(self, walk: Walk, stopping: threading.Event | None = None) -> None:
+    def __init__(
+        self, walk: Walk, stopping: threading.Event | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
         self.walk = walk
         self.cursor = Cursor()
         self.units_missed = self.units_repeated = 0
-        self._stopping = stopping or threading.Event()
+        self._stopping, self._tell = stopping or threading.Event(), tell
+        self._reason = ""
         self._read_before: deque[int] = deque(maxlen=_REMEMBERED)
 
     def load(self) -> list[BlockText]:
@@ -63,19 +68,20 @@ class Windows:
         self.cursor = self.walk.at_least(self.cursor, position)
 
     def _readable(self, wanted: tuple[int, ...]) -> tuple[list[BlockText], tuple[int, ...]]:
-        texts, units = [], []
+        texts, units, missed = [], [], []
         for unit in wanted:
             try:
                 texts.append(self.walk.read(unit))
                 units.append(unit)
-            except ShardUnavailable:
-                continue
+            except ShardUnavailable as error:
+                missed.append(str(error))
+        self._reason = missed[0] if missed else ""
         self._read_before.extend(unit for unit in units if unit not in self._read_before)
         return texts, tuple(units)
 
     def _read_again(self) -> tuple[list[BlockText], tuple[int, ...]]:
         """A unit from before; or what of the cursor's window there is, once there is some."""
-        wanted, candidates = self.cursor.units, list(self._read_before)
+        wanted, candidates, reason = self.cursor.units, list(self._read_before), self._reason
         random.Random(self.cursor.window).shuffle(candidates)
         for unit in candidates:
             texts, units = self._readable((unit,))
@@ -84,6 +90,8 @@ class Windows:
                 # the walk does not go on: what could not be read is next
                 self.cursor = replace(self.cursor, next=self.cursor.first)
                 return texts, units
+        if self._tell is not None:
+            self._tell(f"waiting for text: {reason}")
         while not self._stopping.wait(RETRY_SECONDS):
             texts, units = self._readable(wanted)
             if units:

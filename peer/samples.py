@@ -17,10 +17,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from data_prep.errors import StreamStateError
+from data_prep.manifest import read_manifest
 from data_prep.masking import WholeWordMasker
 from data_prep.remote_file import is_url
 from data_prep.remote_shard import RemoteShard, remote_shards
-from data_prep.shards import read_manifest
 from data_prep.shares import Shares
 from data_prep.stream import Batch, TrainingStream, stream_seed
 from swarm.bundle import SHARDS_FOLDER, shard_paths
@@ -156,6 +156,7 @@ def open_samples(
         weights=spec.data.weights,
         sentence_pairs=spec.data.sentence_pairs,
         shares=shares,
+        tell=warn,
     )
     path = cache_dir / "positions" / spec.run_id / f"{peer_id}-{rank}.json"
     return Samples(stream, spec, path, warn)

@@ -14,8 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.block_text import TokenizedDocument
 from data_prep.masking import WholeWordMasker
-from data_prep.shards import ShardWriter, TokenizedDocument
+from data_prep.shards import ShardWriter
 from data_prep.stream import TrainingStream
 from data_prep.tokenizer import (
     CLS,

@@ -9,6 +9,7 @@ import pytest
 from coordinator.bundle_source import prepare_bundle
 from data_prep.corpus_folder import write_corpus
 from data_prep.documents import Document
+from data_prep.heldout import KEYS, load_heldout, save_heldout
 from swarm.bundle import HELDOUT_NAME, shard_paths
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
@@ -132,7 +133,25 @@ def test_sentence_pairs_that_the_text_cannot_give(tmp_path):
 def test_a_prepared_folder_whose_parts_do_not_belong_together(tmp_path, prepared_data):
     copy = tmp_path / "copy"
     shutil.copytree(prepared_data, copy)
+    rows = load_heldout(copy / HELDOUT_NAME)
+    arrays = [rows[key].numpy() for key in KEYS]
+    for other in ({"tokenizer_sha256": "0" * 64}, {}):
+        save_heldout(copy / HELDOUT_NAME, *arrays, **other)
+        with pytest.raises(BadInput, match="held-out set was made with another tokenizer"):
+            prepare(tmp_path, str(copy))
+        arrays[0] = arrays[0] + VOCAB_SIZE
+    shutil.copyfile(prepared_data / HELDOUT_NAME, copy / HELDOUT_NAME)
     shard = next((copy / "shards").glob("*.arrow"))
+    others = tmp_path / "others.arrow"
+    shutil.copyfile(shard, others)
+    with others.open("r+b") as file:
+        file.seek(shard.stat().st_size // 2)
+        file.write(b"1")
+    whole = shard.read_bytes()
+    shutil.copyfile(others, shard)
+    with pytest.raises(BadInput, match="is not the shard that its manifest lists"):
+        prepare(tmp_path, str(copy))
+    shard.write_bytes(whole)
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(BadInput, match="damaged or cut short"):
         prepare(tmp_path, str(copy))

@@ -135,6 +135,7 @@ def test_many_shards_of_one_source(prepared, tokenizer, tmp_path: Path) -> None:
         ("import", "absent.txt", "-o", "out"),
         ("clean", ".", "-o", "out"),
         ("dedup", ".", "-o", "out", "--threshold", "3"),
+        ("dedup", ".", "-o", "out", "--span-words", "-1"),
         ("tokenizer", ".", "-o", "out"),
         ("tokenizer", ".", "-o", "out", "--algorithm", "wordpiece"),
         ("shard", ".", "-o", "out", "--tokenizer", "absent", "--heldout-fraction", "2"),

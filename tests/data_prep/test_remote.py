@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import queue
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_prep import remote_file
 from data_prep.errors import ShardError, ShardUnavailable
 from data_prep.masking import WholeWordMasker
-from data_prep.remote_file import RemoteFile
+from data_prep.remote_file import RemoteFile, fetch_checked
 from data_prep.remote_shard import RemoteShard
-from data_prep.shards import ShardWriter
+from data_prep.shards import ShardReader, ShardWriter
 from data_prep.stream import TrainingStream
 from data_prep.tokenize_documents import tokenize_documents
 
@@ -40,7 +43,7 @@ def server(tokenizer, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def forgotten_outages() -> Iterator[None]:
     yield
-    RemoteFile._down_until.clear()
+    remote_file.down_until.clear()
 
 
 def _local(server: Server) -> list[Path]:
@@ -59,12 +62,19 @@ def test_the_same_stream_as_from_disk_and_nothing_twice(
     assert server.served == sum(path.stat().st_size for path in _local(server))
 
 
+def _file(server: Server, path: Path, cache: Path, chunk: int = 1024) -> RemoteFile:
+    data = path.read_bytes()
+    parts = (data[start : start + chunk] for start in range(0, len(data), chunk))
+    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return RemoteFile(f"{server.url}/{path.name}", cache, size=len(data), digests=digests, chunk=chunk)
+
+
 def test_ranges_only_of_what_is_read(server: Server, tmp_path: Path) -> None:
     path = max(_local(server), key=lambda path: path.stat().st_size)
-    file = RemoteFile(f"{server.url}/{path.name}", tmp_path / "cache", chunk=1024)
+    file = _file(server, path, tmp_path / "cache")
     file.seek(3000)
     assert file.read(100) == path.read_bytes()[3000:3100]
-    assert server.served == 1 + 1024 * 2
+    assert server.served == 1024 * 2
     assert file.read() == path.read_bytes()[3100:]
 
 
@@ -87,7 +97,7 @@ def test_goes_on_while_shards_are_away(
             assert next(stream)["input_ids"].shape == (4, 64)
         assert stream.units_missed + stream.units_repeated > 0
         server.away.clear()
-        RemoteFile._down_until.clear()
+        remote_file.down_until.clear()
         state = stream.state_dict()
         expected = next(stream)
     with TrainingStream(server.shards(tmp_path / "cache"), masker, **options) as resumed:
@@ -105,8 +115,12 @@ def test_a_run_can_begin_before_the_server_is_there(
     server: Server, masker: WholeWordMasker, tmp_path: Path
 ) -> None:
     server.away.add("*")
-    with TrainingStream(server.shards(tmp_path / "cache"), masker, **OPTIONS) as stream:
+    told: queue.Queue[str] = queue.Queue()
+    with TrainingStream(server.shards(tmp_path / "cache"), masker, **OPTIONS, tell=told.put) as stream:
         stream.read_ahead()
+        message = told.get(timeout=30)
+        assert message.startswith("waiting for text: http://")
+        assert "503" in message
         server.away.clear()
         assert next(stream)["input_ids"].shape == (4, 32)
 
@@ -119,7 +133,7 @@ def test_what_differs_from_the_manifest_is_not_used(
     with pytest.raises(ShardUnavailable, match="not those of the manifest"):
         shard.block(0)
     server.spoilt = False
-    RemoteFile._down_until.clear()
+    remote_file.down_until.clear()
     text = shard.block(0).ids
     for path in (tmp_path / "cache").rglob("0*"):
         path.write_bytes(bytes(path.stat().st_size))  # the disk rots
@@ -131,19 +145,74 @@ def test_what_differs_from_the_manifest_is_not_used(
         server.shards(tmp_path / "other cache")[0].block(0)
 
 
+HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/2\r\n"
+
+
+def _endless(_part: bytes) -> Iterator[bytes]:
+    yield HEAD + b"\r\n"
+    while True:
+        yield bytes(1 << 16)
+
+
+WRONG: dict[str, Callable[[bytes], Iterable[bytes]]] = {
+    "nothing": lambda part: [],
+    "no HTTP": lambda part: [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"],
+    "endless": _endless,
+    "endless headers": lambda part: [HEAD, b"A: b\r\n" * 5000],
+    "a line without end": lambda part: [b"HTTP/1.1 206 " + b"x" * 200_000],
+    "too long": lambda part: [HEAD, b"\r\n", part, b"more"],
+    "too short": lambda part: [HEAD, b"\r\n", part[:-1]],
+    "cut off": lambda part: [HEAD, b"Content-Length: %d\r\n\r\n" % len(part), part[: len(part) // 2]],
+    "chunks that lie": lambda part: [HEAD, b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFF\r\n", part],
+    "a login page": lambda part: [b"HTTP/1.1 200 OK\r\n\r\n<html>log in first</html>"],
+    "other bytes": lambda part: [HEAD, b"\r\n", bytes(len(part))],
+    "a redirect to itself": lambda part: [b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n"],
+    "a redirect to a file": lambda part: [b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n"],
+    "gone": lambda part: [b"HTTP/1.1 410 Gone\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_a_server_answers(wrong: str, server: Server, tmp_path: Path) -> None:
+    shard = server.shards(tmp_path / "cache")[0]
+    for opened in (False, True):
+        server.answer = WRONG[wrong]
+        with pytest.raises(ShardUnavailable):
+            shard.block(0)
+        server.answer = None
+        remote_file.down_until.clear()
+        if not opened:
+            shard._open()  # only the text itself is missing now
+            for path in (tmp_path / "cache").rglob("0*"):
+                path.unlink()
+    local = ShardReader(server.folder / shard.name)
+    assert (shard.block(0).ids == local.block(0).ids).all()
+
+
+def test_a_redirect_is_followed(server: Server, tmp_path: Path) -> None:
+    with serving(Server(server.folder)) as elsewhere:
+        name = server.entries[0].file
+        server.answer = lambda part: [
+            f"HTTP/1.1 307 Moved\r\nLocation: {elsewhere.url}/{name}\r\n\r\n".encode()
+        ]
+        path = server.folder / name
+        assert _file(server, path, tmp_path / "cache").read(10) == path.read_bytes()[:10]
+
+
 def test_errors(server: Server, tmp_path: Path) -> None:
-    url = f"{server.url}/{server.entries[0].file}"
-    with pytest.raises(ShardUnavailable, match="cannot be reached"):
-        RemoteFile("http://127.0.0.1:9/a.arrow", tmp_path / "cache")
-    server.away.add(server.entries[0].file)
-    with pytest.raises(ShardUnavailable, match="503"):
-        RemoteFile(url, tmp_path / "cache")
-    server.away.clear()
-    RemoteFile._down_until.clear()
-    file = RemoteFile(url, tmp_path / "cache")
     path = server.folder / server.entries[0].file
-    path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(ShardError, match="changed on the server"):
+    with pytest.raises(ShardUnavailable, match="cannot be reached"):
+        fetch_checked("http://127.0.0.1:9/a.arrow.chunks", tmp_path / "cache", "0" * 64, 32)
+    with pytest.raises(ShardUnavailable, match="a moment ago"):
+        fetch_checked("http://127.0.0.1:9/b.arrow.chunks", tmp_path / "cache", "0" * 64, 32)
+    server.away.add(path.name)
+    file = _file(server, path, tmp_path / "cache")
+    with pytest.raises(ShardUnavailable, match="503"):
         file.read(10)
+    with pytest.raises(ShardError, match="of another size"):
+        RemoteFile(file.url, tmp_path, size=file.size * 1000, digests=bytes(32))
     with pytest.raises(ShardError, match="no digests"):
         RemoteShard(replace(server.entries[0], chunks_sha256=""), 512, server.url, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ShardError, match="cache folder"):
+        _file(server, path, tmp_path / "file")

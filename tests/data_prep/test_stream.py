@@ -168,7 +168,8 @@ def test_a_closed_stream_says_so(open_stream: Open) -> None:
 
 def _numbered_shards(folder: Path, tokenizer, documents: int) -> list[Path]:
     """One document fills one row, and every row has a token of its own."""
-    from data_prep.shards import ShardWriter, TokenizedDocument
+    from data_prep.block_text import TokenizedDocument
+    from data_prep.shards import ShardWriter
 
     writer = ShardWriter(folder, "a", len(tokenizer), block_tokens=31)
     for index in range(documents):
