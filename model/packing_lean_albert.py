@@ -91,11 +91,15 @@ def attend_by_run(
 ) -> torch.Tensor:
     """Mix values [1, H, N, K] within each run; the result's memory is that of [1, N, H, K]."""
     if query.device.type == "cpu":
-        return _one_after_the_other(query, key, value, runs, dropout)
+        attend = _one_after_the_other
+        if torch.compiler.is_compiling():
+            # every batch has other lengths: a graph of them would be compiled again each time. Not as a decorator,
+            # which loads the compiler in every process that only imports this
+            attend = torch.compiler.disable(attend)
+        return attend(query, key, value, runs, dropout)
     return _in_one_kernel(query, key, value, runs)
 
 
-@torch.compiler.disable  # every batch has other lengths: a graph of them would be compiled again each time
 def _one_after_the_other(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs, dropout: float
 ) -> torch.Tensor:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from data_prep.tokenizer import load_tokenizer
+from model.training_step import checkpoint_gradients
 from peer.accumulator import Accumulator
 from peer.bandwidth import measure_in_background
 from peer.departure import Departure
@@ -30,7 +31,7 @@ from peer.hand_over import HandOverDesk
 from peer.local_steps import LocalSteps
 from peer.loss_scale import LossScale
 from peer.micro_batch import Shape, shape_for
-from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.micro_batches import MicroBatches
 from peer.node.followers import NoFollowers
 from peer.node.orders import Setup
 from peer.options import JoinOptions
