@@ -35,9 +35,7 @@ class LeanAlbertConfig(LeanAlbertShape, PretrainedConfig):
     model_type = MODEL_TYPE
 
     def __init__(self, **kwargs: Any) -> None:
-        LeanAlbertShape.__init__(
-            self, **{name: kwargs.pop(name) for name in FIELD_NAMES if name in kwargs}
-        )
+        LeanAlbertShape.__init__(self, **{name: kwargs.pop(name) for name in FIELD_NAMES if name in kwargs})
         # through the base class as well: older transformers would set these to its own defaults otherwise
         kwargs |= {name: getattr(self, name) for name in KNOWN_TO_TRANSFORMERS}
         # the code always travels with the weights, so a repository prefix left by a download must not survive

@@ -216,7 +216,7 @@ class PreTrainingMixin(MaskedLMMixin):
         labels: torch.Tensor | None,
         sentence_order_label: torch.Tensor | None,
     ) -> PreTrainingScores:
-        """From hidden states [B, L, D], or [M, D] at the chosen rows, and the pooled output [B, D] where it is wanted."""
+        """Of hidden states [B, L, D], or [M, D] at the chosen rows, and of the pooled output [B, D] if wanted."""
         logits = self.predictions(hidden)
         loss = self.masked_lm_loss(logits, labels, chosen)
         sop_logits = None if pooled is None else self.sop_classifier(pooled)

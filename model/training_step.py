@@ -107,7 +107,10 @@ def checkpoint_gradients(model: torch.nn.Module) -> None:
 
 def checkpoints_gradients(model: torch.nn.Module) -> bool:
     """Whether `checkpoint_gradients` was called for it."""
-    return any(isinstance(module, LeanAlbertTransformer) and module.gradient_checkpointing for module in model.modules())
+    return any(
+        isinstance(module, LeanAlbertTransformer) and module.gradient_checkpointing
+        for module in model.modules()
+    )
 
 
 def built_model(setting: StepSetting) -> LeanAlbertNetwork:
