@@ -24,7 +24,6 @@ from model.training_step import StepSetting, autocast, built_model, measure
 from peer.available_memory import available_memory
 from peer.bench_plan import BenchPlan
 from peer.micro_batch_search import Limits, Outcome, Trial, recommended, search
-from peer.synthetic_text import synthetic_stream
 
 # gradient, both moments, the averager's copy and the one that newcomers download, in fp32
 TRAINING_BYTES_PER_PARAMETER = 20
@@ -81,6 +80,9 @@ def _search(
 
 def waiting_for_data(plan: BenchPlan, trial: Trial) -> dict[str, Any]:
     """Train on a real stream for a few micro-batches and see how long it lets us wait."""
+    # here, because it imports transformers, and a joining peer does not ask for this
+    from peer.synthetic_text import synthetic_stream
+
     config, length = LeanAlbertShape.of(plan.workload.config), plan.workload.sequence_length
     model = built_model(
         StepSetting(

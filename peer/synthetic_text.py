@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from data_prep.masking import WholeWordMasker
 from data_prep.shards import ShardWriter, TokenizedDocument
 from data_prep.stream import TrainingStream
-from data_prep.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WORD_START
+from data_prep.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
+from data_prep.vocabulary import WORD_START
 
 DOCUMENTS, DOCUMENT_TOKENS = 512, 400
 

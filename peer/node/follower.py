@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.vocabulary import read_vocabulary
 from model.training_step import checkpoint_gradients
 from peer.accumulator import Accumulator
 from peer.device import prepare_compute
@@ -46,8 +46,8 @@ def follow(
     """
     spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
     device = torch.device(facts.device)
-    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
     model.to(device).train()
     shape = shape_for(spec, facts, options, _say)
     if shape.gradient_checkpointing:
@@ -57,7 +57,7 @@ def follow(
     speeds: dict[str, float] = {}
     samples = open_samples(
         spec,
-        tokenizer,
+        vocabulary,
         bundle,
         options.cache_dir,
         setup.peer_id,
