@@ -29,10 +29,17 @@ FURTHER_TOKENS = ("additional_special_tokens", "extra_special_tokens", "model_sp
 class Vocabulary(Protocol):
     """Pieces and special tokens; `PreTrainedTokenizerFast` is one as well."""
 
-    pad_token_id: Any
-    cls_token_id: Any
-    sep_token_id: Any
-    mask_token_id: Any
+    @property
+    def pad_token_id(self) -> Any: ...
+
+    @property
+    def cls_token_id(self) -> Any: ...
+
+    @property
+    def sep_token_id(self) -> Any: ...
+
+    @property
+    def mask_token_id(self) -> Any: ...
 
     @property
     def all_special_ids(self) -> list[int]: ...

@@ -118,7 +118,8 @@ def _score_one_by_one(
     model: LeanAlbertNetwork, text: torch.Tensor, mask_token_id: int, special: frozenset[int]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     places = torch.tensor([place for place, token in enumerate(text.tolist()) if token not in special])
-    padding = text != model.config.pad_token_id
+    pad = model.config.pad_token_id
+    padding = torch.ones_like(text, dtype=torch.bool) if pad is None else text != pad
     for chunk in places.split(BATCH_ROWS):
         hidden = text.repeat(len(chunk), 1)
         hidden[torch.arange(len(chunk)), chunk] = mask_token_id
