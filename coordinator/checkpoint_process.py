@@ -80,7 +80,7 @@ class _CheckpointProcess:
             step=snapshot.step,
             train_loss=train_loss,
             evaluation=evaluation,
-            parameters=self.state.model.num_parameters(),
+            parameters=sum(parameter.numel() for parameter in self.state.model.parameters()),
             **run,
         )
         curve = draw_loss_curve(facts.train_curve, [*facts.heldout_curve, (snapshot.step, evaluation.loss)])

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from data_prep.tokenizer import save_tokenizer
+from model.published_form import hugging_face_model
 from swarm.bundle import file_digest
 from swarm.errors import OperationFailed
 from swarm.spec import RunSpec
@@ -231,7 +232,7 @@ def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
 
 def _write_files(directory: Path, state: TrainingState, tokenizer: PreTrainedTokenizerFast) -> None:
     with state.lock:
-        state.model.save_pretrained(directory)
+        hugging_face_model(state.model).save_pretrained(directory)
         save_file(state.named_moments(), directory / OPTIMIZER)
     save_tokenizer(tokenizer, directory)
 

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from coordinator.checkpoints import Checkpoint, CheckpointStore
 from data_prep.errors import DataError
 from data_prep.tokenizer import load_tokenizer
-from model import LeanAlbertConfig
+from model import LeanAlbertShape
+from model.shape_lean_albert import MODEL_TYPE
 from swarm.errors import BadInput
 from swarm.spec import ModelSpec, RunSpec
 from swarm.training_state import TrainingState, build_model
@@ -78,12 +79,12 @@ def _tokenizer_of(source: Path) -> PreTrainedTokenizerFast:
             raise BadInput(f"--resume-from {source} has no tokenizer that can be used: {words}") from None
 
 
-def _require_same_model(source: Path, ours: LeanAlbertConfig) -> None:
+def _require_same_model(source: Path, ours: LeanAlbertShape) -> None:
     try:
         facts = json.loads((source / CONFIG).read_bytes())
-        if (kind := facts.get("model_type")) != ours.model_type:
-            raise BadInput(f"the model in {source} is a {kind}, but a run trains a {ours.model_type}")
-        theirs = LeanAlbertConfig(**facts)
+        if (kind := facts.get("model_type")) != MODEL_TYPE:
+            raise BadInput(f"the model in {source} is a {kind}, but a run trains a {MODEL_TYPE}")
+        theirs = LeanAlbertShape.of(facts)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"{source / CONFIG} cannot be read: {error}") from None
     if theirs.vocab_size != ours.vocab_size:

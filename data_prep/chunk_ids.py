@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_prep.tokenizer import WORD_START
+from data_prep.vocabulary import WORD_START
 
 _LIMIT = 2_000_000
 _LINE = 64

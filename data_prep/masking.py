@@ -10,15 +10,11 @@ vocabulary, this one draws from ordinary pieces only: a [SEP] or a byte in mid-s
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_prep.errors import DataError, TokenizerError
-from data_prep.tokenizer import BYTE_PIECE, UNUSED_PIECE, WORD_START, check_special_tokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from data_prep.vocabulary import BYTE_PIECE, UNUSED_PIECE, WORD_START, Vocabulary, check_special_tokens
 
 IGNORED_LABEL = -100
 _CONTINUES, _STARTS, _SPECIAL = 0, 1, 2
@@ -38,7 +34,7 @@ class WholeWordMasker:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: Vocabulary,
         *,
         probability: float = 0.15,
         mask_share: float = 0.8,
@@ -152,7 +148,7 @@ def _expand(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     return np.repeat(start - offset, length) + np.arange(int(length.sum()))
 
 
-def _kinds_of_pieces(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+def _kinds_of_pieces(tokenizer: Vocabulary) -> np.ndarray:
     kinds = np.full(len(tokenizer), _CONTINUES, dtype=np.uint8)
     for piece, index in tokenizer.get_vocab().items():
         single_mark = len(piece) == 1 and piece in string.punctuation
@@ -166,7 +162,7 @@ def _kinds_of_pieces(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
     return kinds
 
 
-def _ordinary_ids(tokenizer: PreTrainedTokenizerFast, kinds: np.ndarray) -> np.ndarray:
+def _ordinary_ids(tokenizer: Vocabulary, kinds: np.ndarray) -> np.ndarray:
     ordinary = kinds != _SPECIAL
     for piece, index in tokenizer.get_vocab().items():
         if BYTE_PIECE.fullmatch(piece) or UNUSED_PIECE.fullmatch(piece):

@@ -9,18 +9,15 @@ because matrix kernels like such widths. `train_tokenizer.py` makes one.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_prep.errors import TokenizerError
+from data_prep.vocabulary import WORD_START, check_special_tokens
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
-WORD_START = "▁"
-BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
-UNUSED_PIECE = re.compile(r"<unused\d+>")
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
@@ -54,14 +51,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | Path) ->
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # version 5's own name for it is unknown to 4
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def check_special_tokens(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
-    """Raise ``TokenizerError`` unless padding, classifier, separator and mask tokens exist."""
-    names = ("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
-    missing = [name for name in names if getattr(tokenizer, name) is None]
-    if missing:
-        raise TokenizerError(f"the tokenizer {where} lacks {', '.join(missing)}: a masked LM needs them")
 
 
 def text_side() -> Tokenizer:

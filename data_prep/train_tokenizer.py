@@ -19,17 +19,16 @@ from transformers import PreTrainedTokenizerFast
 
 from data_prep.errors import TokenizerError
 from data_prep.tokenizer import (
-    BYTE_PIECE,
     CLS,
     MASK,
     PAD,
     SEP,
     SPECIAL_TOKENS,
     UNK,
-    WORD_START,
     text_side,
     wrap_model,
 )
+from data_prep.vocabulary import BYTE_PIECE, WORD_START
 
 Algorithm = Literal["unigram", "bpe"]
 ALGORITHMS: tuple[Algorithm, ...] = ("unigram", "bpe")

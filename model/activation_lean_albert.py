@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from transformers.activations import ACT2FN
 
 TANH_GELUS = ("gelu_fused", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 CUBIC, STEEPNESS = 0.044715, 2 * math.sqrt(2 / math.pi)
@@ -29,6 +28,9 @@ def activation_function(name: str) -> Activation:
     """The activation called `name`; raises ValueError for an unknown one."""
     if name in TANH_GELUS:
         return tanh_gelu
+    # here, because the published model is trained without what takes seconds to import
+    from transformers.activations import ACT2FN
+
     if name not in ACT2FN:
         raise ValueError(f"hidden_act {name!r} is unknown; 'gelu_fused' is the published one")
     return ACT2FN[name]

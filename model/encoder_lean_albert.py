@@ -7,7 +7,6 @@ project is not installed. These files import nothing but torch, transformers and
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_lean_albert import LeanAlbertConfig
-from .layers_lean_albert import AdaptedLinear, LeanAlbertEmbeddings, LeanAlbertTransformer, SharedMatrix
-from .packing_lean_albert import first_rows, positions_of
+from .network_lean_albert import EncoderMixin, init_weights
 
 try:
     # transformers 5 skips tensors that were read from a checkpoint only if its own functions initialise
@@ -28,10 +26,6 @@ except ImportError:
     from torch.nn import init  # type: ignore[no-redef]
 
 SOURCE_PATTERN = "*_lean_albert.py"
-
-
-class DefaultInitLinear(nn.Linear):
-    """A linear layer that keeps torch's own initialisation, as two heads of the published model do."""
 
 
 class LeanAlbertPreTrainedModel(PreTrainedModel):
@@ -44,28 +38,8 @@ class LeanAlbertPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["LeanAlbertPair"]  # noqa: RUF012 (the type transformers asks for)
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal(0, initializer_range) for matrices, 0 for biases (SmallInit by default)."""
-        std = self.config.initializer_range
-        if isinstance(module, DefaultInitLinear):
-            bound = 1 / math.sqrt(module.in_features)
-            init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            _init_embedding(module, std)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, SharedMatrix):
-            for parameter in module.parameters(recurse=False):
-                init.normal_(parameter, mean=0.0, std=std)
-        elif isinstance(module, AdaptedLinear):
-            _init_adapted_linear(module, std)
+        init_weights(module, self.config.initializer_range, init)
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, is_main_process: bool = True, *args: Any, **kwargs: Any
@@ -74,21 +48,6 @@ class LeanAlbertPreTrainedModel(PreTrainedModel):
         if is_main_process:
             copy_sources(Path(save_directory))
         return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-
-
-def _init_embedding(module: nn.Embedding, std: float) -> None:
-    init.normal_(module.weight, mean=0.0, std=std)
-    loaded = getattr(module.weight, "_is_hf_initialized", False)
-    if module.padding_idx is not None and not loaded:
-        init.zeros_(module.weight[module.padding_idx])
-
-
-def _init_adapted_linear(module: AdaptedLinear, std: float) -> None:
-    if module.bias is not None:
-        init.zeros_(module.bias)
-    if module.adapter_first is not None and module.adapter_second is not None:
-        init.normal_(module.adapter_first, mean=0.0, std=std)
-        init.zeros_(module.adapter_second)  # LoRA: an adapter starts as no change
 
 
 def copy_sources(directory: Path) -> None:
@@ -100,7 +59,7 @@ def copy_sources(directory: Path) -> None:
             shutil.copyfile(source, target)
 
 
-class LeanAlbertModel(LeanAlbertPreTrainedModel):
+class LeanAlbertModel(EncoderMixin, LeanAlbertPreTrainedModel):
     """LeanALBERT without a head.
 
     Packing: `sequence_ids` [B, L] numbers the sequences of a row from 1 on, 0 is padding. Attention then
@@ -117,9 +76,7 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
 
     def __init__(self, config: LeanAlbertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        self.embeddings = LeanAlbertEmbeddings(config)
-        self.transformer = LeanAlbertTransformer(config)
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self.add_layers(config, pooling=add_pooling_layer)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -149,45 +106,25 @@ class LeanAlbertModel(LeanAlbertPreTrainedModel):
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given.
         """
         config = self.config
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-        if position_ids is None:
-            position_ids = self._default_positions(given, sequence_ids)
-        encoded = self.transformer(
-            self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds),
+        attentions_wanted = _flag(output_attentions, config.output_attentions)
+        encoded = self.encode(
+            input_ids,
             attention_mask,
+            token_type_ids,
             position_ids,
+            inputs_embeds,
             sequence_ids,
-            _flag(output_attentions, config.output_attentions),
-            _flag(output_hidden_states, config.output_hidden_states),
-            last_rows,
+            explicit=attentions_wanted or config._attn_implementation == "eager",
+            output_hidden_states=_flag(output_hidden_states, config.output_hidden_states),
+            last_rows=last_rows,
         )
-        last = encoded.last_hidden_state
         output = BaseModelOutputWithPooling(
-            last_hidden_state=last,
-            pooler_output=self.pool(last, sequence_ids) if self.pooler and last_rows is None else None,
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=encoded.pooler_output,
             hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+            attentions=encoded.attentions if attentions_wanted else None,
         )
         return output if wants_dict(config, return_dict) else output.to_tuple()
-
-    def _default_positions(self, given: torch.Tensor, sequence_ids_BL: torch.Tensor | None) -> torch.Tensor:
-        if sequence_ids_BL is not None:
-            return positions_of(sequence_ids_BL)
-        return torch.arange(given.shape[1], device=given.device)[None]
-
-    def pool(self, last_BLD: torch.Tensor, sequence_ids_BL: torch.Tensor | None) -> torch.Tensor:
-        """The pooled output [B, D], or [sequences, D] if packed."""
-        return self.pool_rows(
-            last_BLD.flatten(0, 1)[first_rows(last_BLD.shape[:2], sequence_ids_BL, last_BLD.device)]
-        )
-
-    def pool_rows(self, first: torch.Tensor) -> torch.Tensor:
-        """The pooled output of first tokens [sequences, D]."""
-        if self.pooler is None:
-            raise ValueError("this model was made without a pooling layer")
-        return self.pooler(first).tanh()
 
 
 def _flag(given: bool | None, default: bool | None) -> bool:

@@ -10,6 +10,7 @@ gradient norm raises FloatingPointError and changes nothing.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -82,6 +83,11 @@ class Lamb(torch.optim.Optimizer):
             "bias_correction": bias_correction,
         }
         super().__init__(params, defaults)
+
+    # as they are without a decorator that keeps the compiler away from them, and loads all of it to do so: a second and
+    # a half of a peer's start
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

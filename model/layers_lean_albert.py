@@ -8,14 +8,17 @@ use it (norms, biases, adapters) stands in the pair.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutput
 
 from .activation_lean_albert import activation_function, gate
 from .attention_lean_albert import AttentionContext, SplitAndRotate, additive_mask, attend, rotary_table
-from .configuration_lean_albert import LeanAlbertConfig
 from .packing_lean_albert import Runs, can_attend_by_run, runs_of
+from .shape_lean_albert import LeanAlbertShape
 
 
 class SharedMatrix(nn.Module):
@@ -43,7 +46,7 @@ def _add_lowrank(
 class SharedMatrices(nn.Module):
     """The four big matrices of one pair."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         hidden, inner, rank = config.hidden_size, config.intermediate_size, config.lowrank_dim
         self.dense_qkv = SharedMatrix(hidden, 3 * hidden, rank)
@@ -68,7 +71,7 @@ class AdaptedLinear(nn.Module):
 class LeanAlbertEmbeddings(nn.Module):
     """Token, type and (if absolute) position embeddings, normalised, projected: ids [B, L] -> [B, L, D]."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         size = config.embedding_size
         self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
@@ -106,7 +109,7 @@ class LeanAlbertAttention(nn.Module):
     With `rows` only these of the B x L positions go on behind the mixing, as [rows, D].
     """
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         hidden, rank = config.hidden_size, config.adapter_dim
         self.num_heads, self.head_size = config.num_attention_heads, config.head_size
@@ -148,7 +151,7 @@ class LeanAlbertAttention(nn.Module):
 class LeanAlbertFeedForward(nn.Module):
     """The feed-forward half: x + dropout(S(h2o(act(first) * second))) with [first, second] = i2h(LN(x))."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         hidden, inner, rank = config.hidden_size, config.intermediate_size, config.adapter_dim
         self.gated = config.hidden_act_gated
@@ -171,7 +174,7 @@ class LeanAlbertFeedForward(nn.Module):
 class LeanAlbertPair(nn.Module):
     """One attention and one feed-forward sub-layer."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         self.attention = LeanAlbertAttention(config)
         self.ffn = LeanAlbertFeedForward(config)
@@ -190,21 +193,33 @@ class LeanAlbertPair(nn.Module):
 class LeanAlbertGroup(nn.Module):
     """The pairs that share one group of parameters."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         self.layers = nn.ModuleList([LeanAlbertPair(config) for _ in range(config.num_inner_groups)])
+
+
+@dataclass
+class Encoded:
+    """What the stack makes of its input: [B, L, D] or [rows, D], and on request all layers' [B, L, D] and attention."""
+
+    last_hidden_state: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    pooler_output: torch.Tensor | None = None
 
 
 class LeanAlbertTransformer(nn.Module):
     """The stack: groups of pairs over the shared matrices, and one last norm."""
 
-    def __init__(self, config: LeanAlbertConfig) -> None:
+    def __init__(self, config: LeanAlbertShape) -> None:
         super().__init__()
         self.config = config
         self.matrices = nn.ModuleList([SharedMatrices(config) for _ in range(config.num_matrices)])
         self.layer_groups = nn.ModuleList([LeanAlbertGroup(config) for _ in range(config.num_hidden_groups)])
         self.post_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # transformers and `training_step.checkpoint_gradients` set both
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Callable[..., Any] | None = None
 
     def forward(
         self,
@@ -212,15 +227,18 @@ class LeanAlbertTransformer(nn.Module):
         attention_mask: torch.Tensor | None,
         position_ids_BL: torch.Tensor,
         sequence_ids_BL: torch.Tensor | None,
-        output_attentions: bool,
-        output_hidden_states: bool,
+        explicit: bool = False,
+        output_hidden_states: bool = False,
         last_rows: torch.Tensor | None = None,
-    ) -> BaseModelOutput:
-        """Run all layers; behind the last attention only the flat positions `last_rows`, if given."""
+    ) -> Encoded:
+        """Run all layers; behind the last attention only the flat positions `last_rows`, if given.
+
+        :param explicit: by products whose probabilities are seen, and returned, and not by torch's fused kernels
+        """
         config = self.config
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD = x_BLD.float()  # the projection of the embeddings came out in half precision
-        shape, explicit = x_BLD.shape, output_attentions or config._attn_implementation == "eager"
+        shape = x_BLD.shape
         runs = None
         if sequence_ids_BL is not None and attention_mask is None and not explicit:
             runs = self._runs(sequence_ids_BL, x_BLD)
@@ -248,10 +266,10 @@ class LeanAlbertTransformer(nn.Module):
                     attentions.append(probabilities)
         last = self.post_layer_norm(x_BLD)
         last = last.view(shape) if last_rows is None else last
-        return BaseModelOutput(
-            last_hidden_state=last,
+        return Encoded(
+            last,
             hidden_states=(*states, last) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+            attentions=tuple(attentions) if explicit else None,
         )
 
     def _runs(self, sequence_ids_BL: torch.Tensor, x_BLD: torch.Tensor) -> Runs | None:
@@ -265,6 +283,6 @@ class LeanAlbertTransformer(nn.Module):
         return runs_of(sequence_ids_BL)
 
     def _run(self, pair: LeanAlbertPair, *arguments: object) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(pair.__call__, *arguments)  # type: ignore[operator]
+        if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func is not None:
+            return self._gradient_checkpointing_func(pair.__call__, *arguments)
         return pair(*arguments)

@@ -1,8 +1,7 @@
 """LeanALBERT for pre-training: masked language modelling and sentence order.
 
-The masked-LM head runs only where there is a label while training (it is the largest single cost of a
-step at every position); in evaluation it gives the scores of every position, unless told otherwise by
-`masked_positions_only`. A batch without any label has loss 0 and still a gradient.
+What they compute, and where the masked-LM head runs, is said in `network_lean_albert.py`, whose modules these are
+with what transformers adds.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
 # transformers before 5 copies only what this file imports itself: it must name every other file
-from .activation_lean_albert import activation_function
+from .activation_lean_albert import activation_function  # noqa: F401
 from .attention_lean_albert import AttentionContext  # noqa: F401
 from .configuration_lean_albert import LeanAlbertConfig
-from .encoder_lean_albert import DefaultInitLinear, LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
+from .encoder_lean_albert import LeanAlbertModel, LeanAlbertPreTrainedModel, wants_dict
 from .heads_lean_albert import (
     LeanAlbertForMultipleChoice,
     LeanAlbertForQuestionAnswering,
@@ -27,8 +26,10 @@ from .heads_lean_albert import (
     LeanAlbertForTokenClassification,
 )
 from .layers_lean_albert import LeanAlbertTransformer
-from .losses_lean_albert import IGNORED_LABEL, mean_cross_entropy
+from .losses_lean_albert import mean_cross_entropy  # noqa: F401
+from .network_lean_albert import LeanAlbertMLMHead, LeanAlbertSOPHead, MaskedLMMixin, PreTrainingMixin
 from .packing_lean_albert import first_rows
+from .shape_lean_albert import LeanAlbertShape  # noqa: F401
 
 # config.json names every class in this module, so that one file leads to all of them
 __all__ = [
@@ -43,7 +44,6 @@ __all__ = [
     "LeanAlbertTransformer",
 ]
 
-MLM_LAYER_NORM_EPS = 1e-5  # the published head uses torch's default here and not the configuration's eps
 TIED_WEIGHTS = {"predictions.decoder.weight": "albert.embeddings.word_embeddings.weight"}
 
 
@@ -63,56 +63,17 @@ class LeanAlbertForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class LeanAlbertMLMHead(nn.Module):
-    """Scores over the vocabulary: [..., D] -> [..., V], the decoder being the word embeddings."""
-
-    def __init__(self, config: LeanAlbertConfig) -> None:
-        super().__init__()
-        self.dense = DefaultInitLinear(config.hidden_size, config.embedding_size)
-        self.activation = activation_function(config.hidden_act)
-        self.layer_norm = nn.LayerNorm(config.embedding_size, eps=MLM_LAYER_NORM_EPS)
-        self.decoder = nn.Linear(config.embedding_size, config.vocab_size)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.layer_norm(self.activation(self.dense(hidden))))
-
-
-class LeanAlbertSOPHead(nn.Module):
-    """Sentence order: pooled [B, D] -> [B, 2]."""
-
-    def __init__(self, config: LeanAlbertConfig) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = DefaultInitLinear(config.hidden_size, 2)
-
-    def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.dropout(pooled_BD))
-
-
-class _WithMaskedLM(LeanAlbertPreTrainedModel):
-    """What pre-training and masked LM share: the head, and the positions at which it is computed."""
+class _WithMaskedLM(MaskedLMMixin, LeanAlbertPreTrainedModel):
+    """What pre-training and masked LM share for transformers."""
 
     _tied_weights_keys = TIED_WEIGHTS
     albert: LeanAlbertModel
-    predictions: LeanAlbertMLMHead
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.predictions.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.predictions.decoder = value  # type: ignore[assignment]
-
-    def _chosen_rows(
-        self, labels_BL: torch.Tensor | None, masked_positions_only: bool | None
-    ) -> torch.Tensor | None:
-        """Flat positions of the labels, or None where the scores of every position are wanted."""
-        if masked_positions_only is None:
-            masked_positions_only = self.training and labels_BL is not None
-        if not masked_positions_only:
-            return None
-        if labels_BL is None:
-            raise ValueError("masked_positions_only needs labels: they say which positions are masked")
-        return (labels_BL != IGNORED_LABEL).flatten().nonzero().flatten()
 
     def _encode(
         self, chosen: torch.Tensor | None, *inputs: torch.Tensor | None, pooled: bool, **kwargs: Any
@@ -135,15 +96,8 @@ class _WithMaskedLM(LeanAlbertPreTrainedModel):
         first, rest = hidden[: len(starts)], hidden[len(starts) :]
         return rest, self.albert.pool_rows(first) if pooled else None, encoded
 
-    def _masked_lm_loss(
-        self, logits: torch.Tensor, labels_BL: torch.Tensor | None, chosen: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        if labels_BL is None:
-            return None
-        return mean_cross_entropy(logits, labels_BL if chosen is None else labels_BL.flatten()[chosen])
 
-
-class LeanAlbertForPreTraining(_WithMaskedLM):
+class LeanAlbertForPreTraining(PreTrainingMixin, _WithMaskedLM):
     """LeanALBERT with a masked-LM and a sentence-order head.
 
     Example:
@@ -173,18 +127,13 @@ class LeanAlbertForPreTraining(_WithMaskedLM):
     ) -> LeanAlbertForPreTrainingOutput | tuple:
         """Scores and loss; `labels` [B, L] are -100 where nothing is asked, `sentence_order_label` is [B]."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        chosen = self._chosen_rows(labels, masked_positions_only)
+        chosen = self.chosen_rows(labels, masked_positions_only)
         hidden, pooled, encoded = self._encode(chosen, *inputs, pooled=True, **kwargs)
-        logits = self.predictions(hidden)
-        loss = self._masked_lm_loss(logits, labels, chosen)
-        sop_logits = self.sop_classifier(pooled)
-        if sentence_order_label is not None:
-            sop_loss = mean_cross_entropy(sop_logits, sentence_order_label)
-            loss = sop_loss if loss is None else loss + sop_loss
+        scores = self.score(hidden, pooled, chosen, labels, sentence_order_label)
         output = LeanAlbertForPreTrainingOutput(
-            loss=loss,
-            prediction_logits=logits,
-            sop_logits=sop_logits,
+            loss=scores.loss,
+            prediction_logits=scores.prediction_logits,
+            sop_logits=scores.sop_logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -216,10 +165,10 @@ class LeanAlbertForMaskedLM(_WithMaskedLM):
     ) -> MaskedLMOutput | tuple:
         """Scores [B, L, V] ([M, V] at the labelled positions) and loss; `labels` [B, L], -100 elsewhere."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        chosen = self._chosen_rows(labels, masked_positions_only)
+        chosen = self.chosen_rows(labels, masked_positions_only)
         hidden, _, encoded = self._encode(chosen, *inputs, pooled=False, **kwargs)
         logits = self.predictions(hidden)
-        loss = self._masked_lm_loss(logits, labels, chosen)
+        loss = self.masked_lm_loss(logits, labels, chosen)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )

@@ -9,16 +9,14 @@ kernels compute densely, it is the square of the row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
-try:  # torch 2.10 and later
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None  # type: ignore[assignment]
-
+# torch 2.10 and later
+HAS_VARIABLE_LENGTH_KERNEL = find_spec("torch.nn.attention.varlen") is not None
 # what the variable-length kernel (FlashAttention 2) is built for
 FLASH_CAPABILITY, FLASH_HEAD_SIZE = (8, 0), 256
 
@@ -76,7 +74,7 @@ def can_attend_by_run(device: torch.device, dtype: torch.dtype, head_size: int, 
         return True
     return (
         device.type == "cuda"
-        and varlen_attn is not None
+        and HAS_VARIABLE_LENGTH_KERNEL
         and dtype in (torch.float16, torch.bfloat16)
         and dropout == 0
         and head_size % 8 == 0
@@ -91,11 +89,15 @@ def attend_by_run(
 ) -> torch.Tensor:
     """Mix values [1, H, N, K] within each run; the result's memory is that of [1, N, H, K]."""
     if query.device.type == "cpu":
-        return _one_after_the_other(query, key, value, runs, dropout)
+        attend = _one_after_the_other
+        if torch.compiler.is_compiling():
+            # every batch has other lengths: a graph of them would be compiled again each time. Not as a decorator,
+            # which loads the compiler in every process that only imports this
+            attend = torch.compiler.disable(attend)
+        return attend(query, key, value, runs, dropout)
     return _in_one_kernel(query, key, value, runs)
 
 
-@torch.compiler.disable  # every batch has other lengths: a graph of them would be compiled again each time
 def _one_after_the_other(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs, dropout: float
 ) -> torch.Tensor:
@@ -106,6 +108,9 @@ def _one_after_the_other(
 
 
 def _in_one_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, runs: Runs) -> torch.Tensor:
+    # here, because it loads the compiler, and only a GPU needs it
+    from torch.nn.attention.varlen import varlen_attn
+
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     mixed: Any = varlen_attn(
         query, key, value, runs.boundaries, runs.boundaries, runs.row_length, runs.row_length

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from model.configuration_lean_albert import LeanAlbertConfig
-from model.layers_lean_albert import LeanAlbertPair
+from model.layers_lean_albert import LeanAlbertPair, LeanAlbertTransformer
 from model.losses_lean_albert import IGNORED_LABEL
-from model.modeling_lean_albert import LeanAlbertForPreTraining
+from model.network_lean_albert import LeanAlbertNetwork
 from model.peak_memory import PeakMemory
+from model.shape_lean_albert import LeanAlbertShape
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MASKED_FRACTION = 0.15
@@ -31,7 +32,7 @@ Batch = dict[str, torch.Tensor]
 class StepSetting:
     """What one micro-batch's forward and backward pass is measured for."""
 
-    config: LeanAlbertConfig
+    config: LeanAlbertShape
     micro_batch_size: int
     sequence_length: int = 512
     precision: str = "fp32"
@@ -54,7 +55,7 @@ class StepCost:
     peak_memory_bytes: int
 
 
-def synthetic_batch(config: LeanAlbertConfig, batch_size: int, length: int, device: str = "cpu") -> Batch:
+def synthetic_batch(config: LeanAlbertShape, batch_size: int, length: int, device: str = "cpu") -> Batch:
     """Random ids [B, L] with labels on 15 % of them and sentence-order labels [B]; the same every time."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, config.vocab_size, (batch_size, length), generator=generator)
@@ -93,12 +94,30 @@ def compile_layers(model: torch.nn.Module) -> None:
             module.compile()
 
 
-def built_model(setting: StepSetting) -> LeanAlbertForPreTraining:
+def checkpoint_gradients(model: torch.nn.Module) -> None:
+    """Keep no activations of layers for the backward pass: computed twice, they take next to no memory."""
+    # here, because few peers need what it imports
+    from torch.utils.checkpoint import checkpoint
+
+    for module in model.modules():
+        if isinstance(module, LeanAlbertTransformer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def checkpoints_gradients(model: torch.nn.Module) -> bool:
+    """Whether `checkpoint_gradients` was called for it."""
+    return any(
+        isinstance(module, LeanAlbertTransformer) and module.gradient_checkpointing
+        for module in model.modules()
+    )
+
+
+def built_model(setting: StepSetting) -> LeanAlbertNetwork:
     """A model of random weights on the setting's device, ready to train; compiled on its first step if wanted."""
-    model = LeanAlbertForPreTraining(setting.config).train()
-    model.to(torch.device(setting.device))  # type: ignore[arg-type]
+    model = LeanAlbertNetwork(setting.config).train().to(setting.device)
     if setting.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_gradients(model)
     if setting.compiled:
         compile_layers(model)
     return model
@@ -107,7 +126,7 @@ def built_model(setting: StepSetting) -> LeanAlbertForPreTraining:
 def measure(
     setting: StepSetting,
     *,
-    model: LeanAlbertForPreTraining | None = None,
+    model: LeanAlbertNetwork | None = None,
     warmup: int = 1,
     repetitions: int = 3,
     least_seconds: float = 0.0,

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from model import LeanAlbertConfig
+from model import LeanAlbertShape
+from model.shape_lean_albert import MODEL_TYPE
 from peer.device import choose_precision, has_cpu_bf16
 from swarm.errors import BadInput
 from swarm.spec import RunSpec, load_spec
@@ -62,10 +63,10 @@ class BenchPlan:
 
 def workload_of_spec(spec: RunSpec) -> Workload:
     """A peer's micro-batch of this run."""
-    config = LeanAlbertConfig(vocab_size=spec.data.vocab_size, **spec.model.model_dump())
+    config = LeanAlbertShape(vocab_size=spec.data.vocab_size, **spec.model.model_dump())
     largest = max(1, spec.training.target_batch_size // SHARE_OF_STEP)
     return Workload(
-        config.to_dict(), spec.data.sequence_length, min(LARGEST, largest), max(1.0, spec.leases.period)
+        config.fields(), spec.data.sequence_length, min(LARGEST, largest), max(1.0, spec.leases.period)
     )
 
 
@@ -78,7 +79,7 @@ def workload_of_file(path: Path, sequence_length: int | None = None) -> Workload
     else:
         config = _read_config(path)
         length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
-        workload = Workload(config.to_dict(), length, LARGEST, STEP_SECONDS)
+        workload = Workload(config.fields(), length, LARGEST, STEP_SECONDS)
     if sequence_length is None:
         return workload
     if sequence_length > (limit := workload.config["max_position_embeddings"]):
@@ -86,12 +87,12 @@ def workload_of_file(path: Path, sequence_length: int | None = None) -> Workload
     return Workload(workload.config, sequence_length, workload.largest, workload.step_seconds)
 
 
-def _read_config(path: Path) -> LeanAlbertConfig:
+def _read_config(path: Path) -> LeanAlbertShape:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("model_type", LeanAlbertConfig.model_type) != LeanAlbertConfig.model_type:
+        if values.get("model_type", MODEL_TYPE) != MODEL_TYPE:
             raise ValueError(f"model_type is {values['model_type']!r}")
-        return LeanAlbertConfig.from_dict(values)
+        return LeanAlbertShape.of(values)
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist: give a run spec (.toml) or a checkpoint's config.json"

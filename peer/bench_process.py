@@ -17,14 +17,13 @@ from typing import Any
 
 import torch
 
-from model import LeanAlbertConfig, LeanAlbertForPreTraining
+from model import LeanAlbertNetwork, LeanAlbertShape
 from model.fp32_matmul import allow_onednn_fp32
 from model.host_allocator import keep_freed_memory
 from model.training_step import StepSetting, autocast, built_model, measure
 from peer.available_memory import available_memory
 from peer.bench_plan import BenchPlan
 from peer.micro_batch_search import Limits, Outcome, Trial, recommended, search
-from peer.synthetic_text import synthetic_stream
 
 # gradient, both moments, the averager's copy and the one that newcomers download, in fp32
 TRAINING_BYTES_PER_PARAMETER = 20
@@ -59,7 +58,7 @@ def _search(
     plan: BenchPlan, precision: str, compiled: bool, checkpointing: bool, found: list[Trial]
 ) -> Outcome:
     shape = StepSetting(
-        LeanAlbertConfig.from_dict(plan.workload.config),
+        LeanAlbertShape.of(plan.workload.config),
         1,
         plan.workload.sequence_length,
         precision,
@@ -81,7 +80,10 @@ def _search(
 
 def waiting_for_data(plan: BenchPlan, trial: Trial) -> dict[str, Any]:
     """Train on a real stream for a few micro-batches and see how long it lets us wait."""
-    config, length = LeanAlbertConfig.from_dict(plan.workload.config), plan.workload.sequence_length
+    # here, because it imports transformers, and a joining peer does not ask for this
+    from peer.synthetic_text import synthetic_stream
+
+    config, length = LeanAlbertShape.of(plan.workload.config), plan.workload.sequence_length
     model = built_model(
         StepSetting(
             config, 1, length, trial.precision, trial.compiled, trial.gradient_checkpointing, plan.device
@@ -100,7 +102,7 @@ def waiting_for_data(plan: BenchPlan, trial: Trial) -> dict[str, Any]:
     return {"waiting": waited / seconds, "milliseconds": 1e3 * waited / STEPS_WITH_DATA}
 
 
-def _trial(shape: StepSetting, size: int, model: LeanAlbertForPreTraining) -> Trial:
+def _trial(shape: StepSetting, size: int, model: LeanAlbertNetwork) -> Trial:
     try:
         cost = measure(shape.of_size(size), model=model, repetitions=2, least_seconds=LEAST_SECONDS)
     except torch.OutOfMemoryError as error:

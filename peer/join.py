@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.vocabulary import read_vocabulary
+from model.training_step import checkpoint_gradients
 from peer.accumulator import Accumulator
 from peer.bandwidth import measure_in_background
 from peer.departure import Departure
@@ -30,7 +31,7 @@ from peer.hand_over import HandOverDesk
 from peer.local_steps import LocalSteps
 from peer.loss_scale import LossScale
 from peer.micro_batch import Shape, shape_for
-from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.micro_batches import MicroBatches
 from peer.node.followers import NoFollowers
 from peer.node.orders import RanksLost, Setup
 from peer.options import JoinOptions
@@ -164,8 +165,8 @@ def _participate(
     if spec.local_steps is not None and followers.ranks > 1:
         raise BadInput(f"run {spec.name} makes local steps, which several ranks cannot: give --ranks 1")
     followers.tell_setup(Setup(spec.canonical_json().decode(), str(bundle), identity.peer_id))
-    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
     buffers = [torch.zeros(parameter.shape) for parameter in model.parameters() if parameter.requires_grad]
     # the averager forks, so it comes before the model moves to a GPU
     states: list[TrainingState] = []
@@ -206,7 +207,7 @@ def _participate(
     )
     samples = open_samples(
         spec,
-        tokenizer,
+        vocabulary,
         bundle,
         options.cache_dir,
         identity.peer_id,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from model import LeanAlbertForPreTraining
-from model.training_step import autocast
+from model import LeanAlbertNetwork
+from model.training_step import autocast, checkpoint_gradients, checkpoints_gradients
 from peer.accumulator import Accumulator
 from peer.samples import Samples
 from swarm.errors import OperationFailed
@@ -31,7 +31,7 @@ class MicroBatches:
 
     def __init__(
         self,
-        model: LeanAlbertForPreTraining,
+        model: LeanAlbertNetwork,
         samples: Samples,
         accumulator: Accumulator,
         device: torch.device,
@@ -78,7 +78,7 @@ class MicroBatches:
             self.say(
                 f"{self.device} ran out of memory: micro-batches of {self.samples.batch_size} from now on"
             )
-        elif not self.model.is_gradient_checkpointing:
+        elif not checkpoints_gradients(self.model):
             checkpoint_gradients(self.model)
             self.say(f"{self.device} ran out of memory: recomputing activations from now on")
         else:
@@ -90,8 +90,3 @@ class MicroBatches:
         if self.samples_per_second == 0.0:
             self.samples_per_second = samples_per_second
         self.samples_per_second += SPEED_SMOOTHING * (samples_per_second - self.samples_per_second)
-
-
-def checkpoint_gradients(model: LeanAlbertForPreTraining) -> None:
-    """Keep no activations of layers for the backward pass: computed twice, they take next to no memory."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

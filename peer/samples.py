@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from data_prep.errors import StreamStateError
 from data_prep.manifest import read_manifest
 from data_prep.masking import WholeWordMasker
@@ -23,6 +21,7 @@ from data_prep.remote_file import is_url
 from data_prep.remote_shard import RemoteShard, remote_shards
 from data_prep.shares import Shares
 from data_prep.stream import Batch, TrainingStream, stream_seed
+from data_prep.vocabulary import Vocabulary
 from swarm.bundle import SHARDS_FOLDER, shard_paths
 from swarm.clock import SwarmView
 from swarm.spec import RunSpec
@@ -131,7 +130,7 @@ class Samples:
 
 def open_samples(
     spec: RunSpec,
-    tokenizer: PreTrainedTokenizerFast,
+    vocabulary: Vocabulary,
     bundle: Path,
     cache_dir: Path,
     peer_id: str,
@@ -149,7 +148,7 @@ def open_samples(
     shares = Shares(spec.seed, peer_id, speeds, rank=rank, ranks=ranks)
     stream = TrainingStream(
         _remote(spec, bundle, cache_dir) if is_url(spec.data.source) else shard_paths(bundle),
-        WholeWordMasker(tokenizer),
+        WholeWordMasker(vocabulary),
         sequence_length=spec.data.sequence_length,
         batch_size=batch_size,
         seed=stream_seed(spec.seed, peer_id, rank),

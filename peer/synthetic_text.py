@@ -18,17 +18,8 @@ from data_prep.block_text import TokenizedDocument
 from data_prep.masking import WholeWordMasker
 from data_prep.shards import ShardWriter
 from data_prep.stream import TrainingStream
-from data_prep.tokenizer import (
-    CLS,
-    MASK,
-    PAD,
-    SEP,
-    SPECIAL_TOKENS,
-    UNK,
-    WORD_START,
-    load_tokenizer,
-    save_tokenizer,
-)
+from data_prep.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, load_tokenizer, save_tokenizer
+from data_prep.vocabulary import WORD_START
 from swarm.bundle import SHARDS_FOLDER, TOKENIZER_FOLDER, shard_paths
 
 DOCUMENTS, DOCUMENT_TOKENS = 512, 400

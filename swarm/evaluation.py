@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from data_prep.heldout import load_heldout, load_heldout_sources
-from model import LeanAlbertForPreTraining
+from model import LeanAlbertNetwork
 from swarm.training_state import TrainingState
 
 BATCH_ROWS = 32
@@ -93,7 +93,7 @@ class HeldoutEvaluator:
 
 
 def pseudo_perplexity(
-    model: LeanAlbertForPreTraining, heldout: Path, mask_token_id: int, special: frozenset[int], rows: int
+    model: LeanAlbertNetwork, heldout: Path, mask_token_id: int, special: frozenset[int], rows: int
 ) -> Score:
     """Score with each token of the first `rows` held-out rows masked by itself.
 
@@ -115,10 +115,11 @@ def pseudo_perplexity(
 
 
 def _score_one_by_one(
-    model: LeanAlbertForPreTraining, text: torch.Tensor, mask_token_id: int, special: frozenset[int]
+    model: LeanAlbertNetwork, text: torch.Tensor, mask_token_id: int, special: frozenset[int]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     places = torch.tensor([place for place, token in enumerate(text.tolist()) if token not in special])
-    padding = text != model.config.pad_token_id
+    pad = model.config.pad_token_id
+    padding = torch.ones_like(text, dtype=torch.bool) if pad is None else text != pad
     for chunk in places.split(BATCH_ROWS):
         hidden = text.repeat(len(chunk), 1)
         hidden[torch.arange(len(chunk)), chunk] = mask_token_id
@@ -134,7 +135,7 @@ def _score_one_by_one(
 
 
 def _score_tokens(
-    model: LeanAlbertForPreTraining, batch: dict[str, torch.Tensor]
+    model: LeanAlbertNetwork, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, rightness and row of every masked token of a batch; `rows` in it numbers its rows."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "rows"}

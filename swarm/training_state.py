@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from model import LeanAlbertConfig, LeanAlbertForPreTraining
-from model.lamb import Lamb, parameter_groups
+from model import Lamb, LeanAlbertNetwork, LeanAlbertShape, parameter_groups
 from swarm.settings import SettingsBook
 from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
@@ -21,16 +20,16 @@ from swarm.spec import RunSpec
 WITHOUT_PAIRS_UNTRAINED = ("albert.pooler.", "sop_classifier.")
 
 
-def build_model(spec: RunSpec, *, vocab_size: int, pad_token_id: int) -> LeanAlbertForPreTraining:
+def build_model(spec: RunSpec, *, vocab_size: int, pad_token_id: int) -> LeanAlbertNetwork:
     """LeanALBERT of this spec, initialised from its seed: bit-equal in every process.
 
     Without sentence pairs the pooler and the sentence-order head are frozen: masked LM does not train them, LAMB's
     weight decay would shrink what has no gradient, and frozen parameters need not travel.
     """
-    config = LeanAlbertConfig(vocab_size=vocab_size, pad_token_id=pad_token_id, **spec.model.model_dump())
+    shape = LeanAlbertShape(vocab_size=vocab_size, pad_token_id=pad_token_id, **spec.model.model_dump())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        model = LeanAlbertForPreTraining(config)
+        model = LeanAlbertNetwork(shape)
     for name, parameter in model.named_parameters():
         if name.startswith(WITHOUT_PAIRS_UNTRAINED) and not spec.data.sentence_pairs:
             parameter.requires_grad_(False)
@@ -49,11 +48,11 @@ class TrainingState:
     :param device: where the model lives; the optimizer lives with its parameters
     """
 
-    def __init__(self, spec: RunSpec, model: LeanAlbertForPreTraining, device: torch.device | None = None):
+    def __init__(self, spec: RunSpec, model: LeanAlbertNetwork, device: torch.device | None = None):
         self.spec = spec
         self.settings = SettingsBook(spec)
         self.model = model
-        self.model.to(device or torch.device("cpu"))  # type: ignore[arg-type]
+        self.model.to(device or torch.device("cpu"))
         self.model_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._is_apart = spec.averaging.overlap or spec.local_steps is not None
         self.parameters = self._copy_for_optimizer() if self._is_apart else self.model_parameters

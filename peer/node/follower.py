@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.vocabulary import read_vocabulary
+from model.training_step import checkpoint_gradients
 from peer.accumulator import Accumulator
 from peer.device import prepare_compute
 from peer.device_facts import DeviceFacts
 from peer.loss_scale import LossScale
 from peer.micro_batch import shape_for
-from peer.micro_batches import MicroBatches, checkpoint_gradients
+from peer.micro_batches import MicroBatches
 from peer.node.exchange import Exchange, close_group
 from peer.node.family import Family
 from peer.node.followers import Tally
@@ -45,9 +46,9 @@ def follow(
     """
     spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
     device = torch.device(facts.device)
-    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    model.to(device).train()  # type: ignore[arg-type]
+    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
+    model.to(device).train()
     shape = shape_for(spec, facts, options, say)
     if shape.gradient_checkpointing:
         checkpoint_gradients(model)
@@ -56,7 +57,7 @@ def follow(
     speeds: dict[str, float] = {}
     samples = open_samples(
         spec,
-        tokenizer,
+        vocabulary,
         bundle,
         options.cache_dir,
         setup.peer_id,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.errors import DataError
 from data_prep.masking import IGNORED_LABEL, WholeWordMasker
-from data_prep.tokenizer import BYTE_PIECE, UNUSED_PIECE
+from data_prep.vocabulary import BYTE_PIECE, UNUSED_PIECE
 
 
 def words_of(row: list[int], tokenizer) -> list[list[int]]:

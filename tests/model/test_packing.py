@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model import LeanAlbertForPreTraining, layers_lean_albert, packing_lean_albert
-from model.packing_lean_albert import runs_of, varlen_attn
+from model.packing_lean_albert import HAS_VARIABLE_LENGTH_KERNEL, runs_of
 from model.training_step import compile_layers
 
 LENGTHS = (5, 9, 3, 7)
@@ -125,7 +125,7 @@ def test_gradient_checkpointing_and_packing_go_together(small_config):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.skipif(varlen_attn is None, reason="this torch has no variable-length kernel")
+@pytest.mark.skipif(not HAS_VARIABLE_LENGTH_KERNEL, reason="this torch has no variable-length kernel")
 def test_the_variable_length_kernel_is_called_as_it_wants_to_be():
     # its stand-in for tracing checks what it is given, without a GPU
     runs = runs_of(packed_rows()["sequence_ids"])
