@@ -145,12 +145,16 @@ class GlobalStep:
             self.presence.update(state=PeerState.TRAINING)
             self.is_averaging_gradients = False
             return None
-        self.state.apply_gradients(self.buffers, result.round_id)
-        self._begin_next()
-        self.is_averaging_gradients = False
-        remaining = result.group_size - len(result.silent)
-        if remaining > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
-            self._average_parameters(remaining)
+        self.state.settled.clear()
+        try:
+            self.state.apply_gradients(self.buffers, result.round_id)
+            self._begin_next()
+            self.is_averaging_gradients = False
+            remaining = result.group_size - len(result.silent)
+            if remaining > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
+                self._average_parameters(remaining)
+        finally:
+            self.state.settled.set()
         self.presence.update(state=PeerState.TRAINING)
         return StepReport(
             global_step=self.state.step,

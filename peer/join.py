@@ -176,7 +176,9 @@ def _participate(
         prefix=spec.run_id,
         spec=spec.averaging,
         client_mode=options.client_mode,
-        state_source=lambda: states[0].snapshot() if states else None,
+        state_source=lambda: (
+            states[0].snapshot_for_others(spec.averaging.next_chunk_timeout / 2) if states else None
+        ),
     )
     states.append(state := TrainingState(spec, model, device))
     accumulator = _accumulator_for(state, LossScale() if node.facts.precision == "fp16" else None)

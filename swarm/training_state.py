@@ -61,6 +61,9 @@ class TrainingState:
         self.branch = ""
         self.lock = threading.RLock()
         self._version = self._version_of_model = 0
+        # not while the parameters of a new step still differ between peers by what codecs lose
+        self.settled = threading.Event()
+        self.settled.set()
         self._allocate_moments()
 
     @property
@@ -97,6 +100,11 @@ class TrainingState:
         with self.lock, torch.no_grad():
             tensors = [tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()]
             return Snapshot(self.step, self.branch, tensors)
+
+    def snapshot_for_others(self, patience: float) -> Snapshot:
+        """The same for somebody who takes it over: after the step in hand is settled, if that takes not too long."""
+        self.settled.wait(patience)
+        return self.snapshot()
 
     def load(self, snapshot: Snapshot) -> None:
         """Take over a snapshot; raises ValueError if it does not fit."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.vocabulary import read_vocabulary
 from peer.accumulator import Accumulator
 from peer.device import prepare_compute
 from peer.device_facts import DeviceFacts
@@ -92,15 +92,15 @@ def _prepare(
 ) -> _Steps:
     spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
     device = torch.device(rank.facts.device)
-    tokenizer = load_tokenizer(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
+    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
     state = TrainingState(spec, model, device)
     scale = LossScale() if rank.facts.precision == "fp16" else None
     accumulator = Accumulator(state.model_parameters, scale)
     shape = shape_for(spec, rank.facts, options, say)
     samples = open_samples(
         spec,
-        tokenizer,
+        vocabulary,
         bundle,
         options.cache_dir,
         setup.peer_id,
