@@ -1,8 +1,9 @@
-"""Measures our upload when we join, so that rounds give a slow peer less to reduce than a fast one.
+"""Measures our upload once we train, so that rounds give a slow peer less to reduce than a fast one.
 
 In a butterfly all-reduce everyone sends its values to the others and, for the share that it reduces, the average back:
 hivemind divides the shares by what members say of their bandwidth. Measured once, in the background, with the run's
-first contact; without an answer we count as fast as the others do on average.
+first contact, and not before we have the swarm's state, which comes first; without an answer we count as fast as the
+others do on average.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 
+from peer.presence import Presence
 from swarm.averager import SwarmAverager
 from swarm.probe import measure_upload
 from swarm.service import ServiceThread
@@ -18,6 +21,7 @@ from swarm.service import ServiceThread
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 1.0
 # above this the processor limits an exchange, and shares should be equal
 FAST_ENOUGH_MEGABITS = 1000.0
 

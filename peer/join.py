@@ -224,7 +224,7 @@ def _participate(
         BundleServer(bundle, dht.admission).start(service)
         ProbeServer().start(service)
         if not options.client_mode:  # a peer that nobody can reach reduces nothing
-            measure_in_background(service, options.addresses[0].peer_id, averager)
+            measure_in_background(service, options.addresses[0].peer_id, averager, presence)
         presence.start()
         reporter.joined(spec.run_id, identity.peer_id, name)
         desk = HandOverDesk(presence, [buffer.shape for buffer in buffers])

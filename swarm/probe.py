@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -90,8 +91,11 @@ class ProbeServer:
         return json.dumps({"bytes": received}).encode()
 
 
-async def measure_upload(p2p: P2P, peer_id: str) -> Speed | None:
-    """Send bytes that a participant counts and drops, more and more until it takes a while; None without an answer."""
+async def measure_upload(p2p: P2P, peer_id: str, enough_megabits: float = math.inf) -> Speed | None:
+    """Send bytes that a participant counts and drops, more and more until it takes a while; None without an answer.
+
+    :param enough_megabits: a second; faster than this need not be told from faster still
+    """
     chunks = 4
     while True:
         began = time.monotonic()
@@ -101,8 +105,10 @@ async def measure_upload(p2p: P2P, peer_id: str) -> Speed | None:
         except (NotReached, NoAnswer):
             return None
         seconds, received = time.monotonic() - began, int(json.loads(answer)["bytes"])
-        if seconds > UPLOAD_SECONDS or 4 * received > MAX_UPLOAD_BYTES:
-            return Speed(received, seconds)
+        speed = Speed(received, seconds)
+        known = seconds > UPLOAD_SECONDS or speed.megabits_per_second >= enough_megabits
+        if known or 4 * received > MAX_UPLOAD_BYTES:
+            return speed
         chunks *= 4
 
 
