@@ -26,16 +26,20 @@ LOOK_SECONDS = 1.0
 FAST_ENOUGH_MEGABITS = 1000.0
 
 
-def measure_in_background(service: ServiceThread, contact: str, averager: SwarmAverager) -> None:
+def measure_in_background(
+    service: ServiceThread, contact: str, averager: SwarmAverager, presence: Presence
+) -> None:
     """Give the averager our bandwidth, in Mbit/s, as soon as it is known; ends with the process."""
-    threading.Thread(
-        target=_measure, args=(service, contact, averager), name="bandwidth", daemon=True
-    ).start()
+    arguments = (service, contact, averager, presence)
+    threading.Thread(target=_measure, args=arguments, name="bandwidth", daemon=True).start()
 
 
-def _measure(service: ServiceThread, contact: str, averager: SwarmAverager) -> None:
+def _measure(service: ServiceThread, contact: str, averager: SwarmAverager, presence: Presence) -> None:
+    while not presence.activity.state.contributes:
+        time.sleep(LOOK_SECONDS)
+    measuring = measure_upload(service.p2p, contact, FAST_ENOUGH_MEGABITS)
     try:
-        speed = service.run(measure_upload(service.p2p, contact), timeout=PATIENCE_SECONDS)
+        speed = service.run(measuring, timeout=PATIENCE_SECONDS)
     except (TimeoutError, asyncio.TimeoutError, RuntimeError) as error:
         # too slow to tell, or we are leaving already
         logger.info("our upload was not measured: %s", error or type(error).__name__)
