@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 
-from model import LeanAlbertConfig
+from model import LeanAlbertShape
+from model.shape_lean_albert import FIELD_NAMES
 from peer.bench_plan import Workload
 from peer.device import JOIN_PRECISIONS
 from peer.device_facts import DeviceFacts
@@ -31,7 +31,7 @@ from swarm.spec import DataSpec, ModelSpec, RunSpec
 
 DEFAULT_ACCUMULATE = 16
 PEER_ID = "bench"
-NOT_OF_THE_SHAPE = {"kwargs", "pad_token_id", "bos_token_id", "eos_token_id", "classifier_dropout_prob"}
+NOT_OF_THE_SHAPE = {"pad_token_id", "bos_token_id", "eos_token_id", "classifier_dropout_prob"}
 
 Say = Callable[[str], None]
 
@@ -107,10 +107,10 @@ def measure_scaling(plan: ScalingPlan, say: Say) -> ScalingReport:
 
 def run_of(workload: Workload) -> RunSpec:
     """A run with this model; raises `BadInput` for a model that runs do not train."""
-    config = LeanAlbertConfig.from_dict(workload.config)
+    config = LeanAlbertShape(**workload.config)
     model = ModelSpec(**{name: getattr(config, name) for name in ModelSpec.model_fields})
-    trained = LeanAlbertConfig(vocab_size=config.vocab_size, **model.model_dump())
-    fields = set(signature(LeanAlbertConfig).parameters) - NOT_OF_THE_SHAPE
+    trained = LeanAlbertShape(vocab_size=config.vocab_size, **model.model_dump())
+    fields = set(FIELD_NAMES) - NOT_OF_THE_SHAPE
     if other := sorted(name for name in fields if getattr(config, name) != getattr(trained, name)):
         raise BadInput(
             f"--ranks measures models that a run spec can describe, and none has {other[0]} = "

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 LEASE_RENEWALS_PER_PEER_RECORD = 4
 VIEW_REFRESHES_PER_LEASE = 4
 SHORTEST_LOOK_SECONDS = 0.1
+# of the time, at most, for looking more often than that
+LOOKING_SHARE = 0.1
 CONTACT_RENEWAL_SECONDS = 5.0
 # a silent DHT must not eat up a departing peer's grace period
 WITHDRAWAL_SECONDS = 0.6
@@ -93,6 +95,7 @@ class Presence:
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
         self._addresses = () if description.client_mode else addresses_to_publish(board.dht)
+        self._look_took = 0.0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -127,8 +130,10 @@ class Presence:
 
     def refresh(self) -> SwarmView:
         """Read leases and heads from the DHT now; on a silent DHT the old ones stay until they expire."""
+        started = time.monotonic()
         lease_answer, head_answer = self.board.ask(Lease), self.board.ask(HeadRecord)
         leases, heads = lease_answer(), head_answer()
+        self._look_took = time.monotonic() - started
         with self._lock:
             self._leases = self._leases if leases is None else leases
             self._heads = self._heads if heads is None else heads
@@ -169,7 +174,7 @@ class Presence:
         activity, longest = self.activity, self.spec.leases.period / VIEW_REFRESHES_PER_LEASE
         target = self.settings.at(activity.step).target_batch_size
         until_due = self.view.seconds_until_due(activity.step, activity.branch, target)
-        return min(longest, max(SHORTEST_LOOK_SECONDS, until_due / 2))
+        return min(longest, max(SHORTEST_LOOK_SECONDS, self._look_took / LOOKING_SHARE, until_due / 2))
 
     def _read_settings(self) -> None:
         for record in (self.board.read(SettingsRecord) or {}).values():
