@@ -35,8 +35,9 @@ def start(make_swarm, make_spec):
 
 
 @pytest.mark.heavy
-def test_a_node_is_one_peer_beside_a_peer_alone_and_leaves_politely(start):
-    swarm, node = start(2, "--grace", "20")
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_node_is_one_peer_beside_a_peer_alone_and_leaves_politely(start, overlap):
+    swarm, node = start(2, "--grace", "20", averaging={"overlap": overlap})
     solo = swarm.start_peer("solo")
     swarm.wait_for(
         lambda: any(event["group"] == 2 for event in swarm.events("node", "step")),
