@@ -6,7 +6,7 @@ do not make a document different. Hashes are the same in every process.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pandas.util import hash_array
 
 _WORD = re.compile(r"[^\W_]+")
+_KEY = "words of corpora"  # 16 bytes for SipHash
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: multiplication permutes 64-bit numbers
 
 
@@ -49,15 +51,13 @@ def hash_words(texts: Sequence[str] | pa.Array) -> HashedTexts:
 
 def _hash_chunks(chunks: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hashes of the words of all chunks, and where each chunk's begin and how many they are."""
-    lowered = (chunk.lower().replace("ё", "е") for chunk in chunks)
+    # chunks have no spaces in them: all are lowered in one call
+    lowered = "\n".join(chunks).lower().replace("ё", "е").split("\n") if chunks else []
     words = [[chunk] if chunk.isalnum() else _WORD.findall(chunk) for chunk in lowered]
-    known: dict[str, int] = {}
-    flat = [word for found in words for word in found]
-    for word in flat:
-        if word not in known:
-            known[word] = _hash(word)
+    flat = np.array(list(itertools.chain.from_iterable(words)), dtype=object)
     count = np.fromiter(map(len, words), np.int64, len(words))
-    return np.fromiter(map(known.__getitem__, flat), np.uint64, len(flat)), np.cumsum(count) - count, count
+    hashes = hash_array(flat, hash_key=_KEY, categorize=False)
+    return hashes, np.cumsum(count) - count, count
 
 
 def shingle(texts: HashedTexts, size: int) -> HashedTexts:
@@ -96,7 +96,3 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashes ^ (hashes >> np.uint64(31))
-
-
-def _hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
