@@ -23,7 +23,7 @@ def coordinator(swarm: SwarmUnderTest, *arguments: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -36,6 +36,5 @@ def test_one_command_trains_leaves_its_state_and_resumes(make_swarm, make_spec):
     output = (swarm.folder / "coordinator.out").read_text()
     assert f"resumed at step {reached}" in output
     assert f"state of step {reached} " in output
-    swarm.remember_processes()
     second.kill()
     second.wait()
