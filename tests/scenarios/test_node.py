@@ -23,8 +23,10 @@ CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 def start(make_swarm, make_spec):
     """A coordinator and a node of so many ranks that is training."""
 
-    def start(ranks: int, *options: str, program: str = "peer.cli") -> tuple[SwarmUnderTest, object]:
-        swarm = make_swarm(make_spec(leases={"period": 0.5, "expiration": 8.0}))
+    def start(
+        ranks: int, *options: str, program: str = "peer.cli", **sections: dict
+    ) -> tuple[SwarmUnderTest, object]:
+        swarm = make_swarm(make_spec(leases={"period": 0.5, "expiration": 8.0}, **sections))
         swarm.start_coordinator(wait=False)
         swarm.wait_for((swarm.run_dir / "join.txt").exists, "the join line", deadline=DEADLINE)
         node = swarm.start_peer("node", "--ranks", str(ranks), *options, program=program)
