@@ -27,7 +27,7 @@ from swarm.lifeline import daemons_tied_to_us
 from swarm.probe import PORT_HANDLER, PortAnswer, Speed, measure_upload
 from swarm.service import BROKEN_STREAM, NoAnswer, NotReached
 from swarm.sockets import name_our_sockets
-from swarm.transfer import FILE_HANDLER, FileRequest, fetch_manifest
+from swarm.transfer import FILE_HANDLER, MAX_BROKEN_STREAMS, FileRequest, fetch_manifest
 
 Result = TypeVar("Result")
 
@@ -107,16 +107,18 @@ class FirstContact:
         ticket = self._credentials.show().decode() if self._credentials is not None else ""
         wanted = FileRequest(sha256=file.sha256, offset=0, ticket=ticket)
         request = BytesValue(value=wanted.model_dump_json().encode())
-        received, began = 0, time.monotonic()
-        while time.monotonic() - began < MEASURE_SECONDS:
+        received, broken_off, began = 0, 0, time.monotonic()
+        # a slow line is measured by its first message, however late that is
+        while broken_off < MAX_BROKEN_STREAMS and not (
+            received and time.monotonic() > began + MEASURE_SECONDS
+        ):
             stream = await _answer(
                 self._p2p.iterate_protobuf_handler(self._peer, FILE_HANDLER, request, BytesValue)
             )
             arrived = 0 if stream is None else await _drain(stream, began + MEASURE_SECONDS)
-            if not arrived:
-                return None
             received += arrived
-        return Speed(received, time.monotonic() - began)
+            broken_off = 0 if arrived else broken_off + 1
+        return Speed(received, time.monotonic() - began) if received else None
 
     async def upload(self) -> Speed | None:
         """Send bytes that the contact counts and drops, more and more until it takes a second."""
@@ -166,9 +168,10 @@ async def first_contact(
 
 
 async def _drain(stream: AsyncIterator[BytesValue], until: float) -> int:
+    """Bytes of a stream until a moment, but at least of its first message; 0 if it breaks off before that."""
     received = 0
     iterator = stream.__aiter__()
-    while time.monotonic() < until:
+    while not received or time.monotonic() < until:
         try:
             message = await asyncio.wait_for(iterator.__anext__(), CALL_SECONDS)
         except (StopAsyncIteration, *UNANSWERED):

@@ -231,6 +231,12 @@ def test_a_run_by_invitation_is_looked_at_as_far_as_a_stranger_may_and_with_a_ti
         assert "has been used" in f"{refused.words} {refused.fix}"
 
 
+def test_a_line_too_slow_for_the_time_of_a_measurement_is_measured_all_the_same(served, monkeypatch):
+    monkeypatch.setattr("swarm.first_contact.MEASURE_SECONDS", 0.0)
+    findings = by_check(examine_network(NetworkOptions([served.address], served.fingerprint, LISTEN)))
+    assert "Mbit/s" in findings["download"].words
+
+
 def test_what_a_contact_of_another_version_does_not_answer_is_not_guessed(tmp_path):
     with participant(tmp_path, probes=False) as old:
         findings = by_check(examine_network(NetworkOptions([old.address], old.fingerprint, LISTEN)))

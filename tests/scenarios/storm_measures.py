@@ -121,17 +121,23 @@ class Observation:
 
     @property
     def polite_goodput(self) -> float | None:
-        """Of all processes that left when told to: samples placed / samples computed."""
-        placed = computed = 0
-        for lines in self.lines.values():
-            for life in lives(lines):
-                left = [line for line in life if line["event"] == "left"]
-                if left:
-                    handed = sum(line["samples"] for line in life if line["event"] == "handed_over")
-                    taken = sum(line["taken_over"] for line in life if line["event"] == "step")
-                    placed += left[0]["samples_contributed"] + handed - taken
-                    computed += left[0]["samples_computed"]
-        return placed / computed if computed else None
+        """Of all processes that left when told to, and were not silenced before: samples placed / samples computed."""
+        polite = [
+            life
+            for peer, lines in self.lines.items()
+            for life in lives(lines)
+            if life[-1]["event"] == "left" and not self._was_silenced(peer, life)
+        ]
+        handed = sum(line["samples"] for life in polite for line in life if line["event"] == "handed_over")
+        taken = sum(line["taken_over"] for life in polite for line in life if line["event"] == "step")
+        contributed = sum(life[-1]["samples_contributed"] for life in polite)
+        computed = sum(life[-1]["samples_computed"] for life in polite)
+        return (contributed + handed - taken) / computed if computed else None
+
+    def _was_silenced(self, peer: str, life: list[dict[str, Any]]) -> bool:
+        began, ended = life[0]["time"], life[-1]["time"]
+        silences = self.times_of("freeze", "cut", "split")
+        return any(who in (peer, None) and began < at < ended for at, who in silences)
 
     @property
     def available(self) -> float:

@@ -16,8 +16,9 @@ from tests.spec_toml import spec_toml
 
 DEMO = ROOT / "examples" / "demo.toml"
 
-# what CPUs shared with other tests cannot promise
-TIMINGS = ("survivors needed", "killed peers needed")
+# what CPUs shared with other tests cannot promise: a peer may leave while nobody else has a state, and steps of a
+# second leave slow peers behind; that samples are placed is what `test_leaving.py` asserts
+TIMINGS = ("survivors needed", "killed peers needed", "goodput of peers that were told to go")
 
 
 def weather(options: StormOptions, folder) -> Observation:
