@@ -10,6 +10,8 @@ real, computing is a sleep. Given several values, every combination is run. Prin
 - samples/s of the swarm: computing here is a sleep, so that one peer alone makes 16;
 - exchange: seconds of all-reduce a step (gradients, and parameters where the step re-averages them), and efficiency:
   the time that 2(n-1)/n of the compressed bytes take at the link's speed, over the seconds taken;
+- of sockets: the seconds that plain TCP took for those bytes on these links just after, sent by everybody to everybody
+  at once, over ours. Both share the processors, and several streams through one link never fill it;
 - sent: bytes that a peer really sent a step, everything counted, over that lower bound;
 - took: seconds a step, where `--step-seconds` are planned;
 - kept: with `--slow 10` the last peer computes ten times slower than the others; the least share that a peer's samples
@@ -47,6 +49,8 @@ MODULES = {
     "blocking": "benchmarks.links.ours",
     "hivemind": "benchmarks.links.plain_hivemind",
 }
+SOCKETS = "benchmarks.links.sockets"
+SOCKET_EXCHANGES = 3
 # look-ups of plain hivemind need addresses that libp2p hands out
 SUBNET = "10.77.0"
 MICRO_BATCH_SECONDS = 0.5
@@ -82,6 +86,7 @@ class Cost:
     took_seconds: float
     exchange_seconds: float | None
     efficiency: float | None
+    of_sockets: float | None
     sent_megabytes: float
     sent_over_bound: float | None
     groups: float
@@ -165,12 +170,34 @@ class Hosts:
         self._network.close()
 
 
+def socket_seconds(links: Links, size: float) -> float:
+    """How long peers need to send each other `size` bytes each by plain TCP: the mean of a few times."""
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(contextlib.closing(Network(links.peers, SUBNET)))
+        processes = []
+        for host in range(links.peers):
+            network.shape(host, links.megabits)
+            process = LineProcess(SOCKETS, deadline=ANSWER_SECONDS, on=network.on(host))
+            stack.callback(process.kill_group)
+            process.tell(others=[network.address(other) for other in range(links.peers) if other != host])
+            processes.append(process)
+        for process in processes:
+            process.hear()
+        seconds = []
+        for _ in range(SOCKET_EXCHANGES):
+            for process in processes:
+                process.tell(bytes=size)
+            seconds += [process.hear()["seconds"] for process in processes]
+    return statistics.mean(seconds)
+
+
 def measure(kind: str, links: Links, steps: int, folder: str) -> Cost:
     """Start the peers on their hosts, let them make the steps, and end them."""
     with contextlib.closing(Hosts(kind, links, steps, folder)) as hosts:
         hosts.begin()
         joins = hosts.join()
-        cost = cost_of(kind, links, spec_of(links, kind), [peer.hear()["steps"] for peer in hosts.peers])
+        answers = [peer.hear()["steps"] for peer in hosts.peers]
+    cost = cost_of(kind, links, spec_of(links, kind), answers)
     if not joins:
         return cost
     bound = joins[0]["bytes"] * 8 / (links.megabits * 1e6)
@@ -198,6 +225,7 @@ def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[M
         took_seconds=statistics.mean(walls) / (len(answers[0]) - 1),
         exchange_seconds=exchange,
         efficiency=bound * 8 / (links.megabits * 1e6) / exchange if bound and exchange else None,
+        of_sockets=socket_seconds(links, bound) / exchange if bound and exchange else None,
         sent_megabytes=statistics.mean(sent) / 1e6,
         sent_over_bound=statistics.mean(sent) / bound if bound else None,
         groups=statistics.mean(step["group"] for step in later),
@@ -241,6 +269,7 @@ def row_of(cost: Cost) -> tuple[str, ...]:
         shown(cost.matchmaking_seconds, ".2f"),
         shown(cost.exchange_seconds, ".2f"),
         shown(cost.efficiency, ".2f"),
+        shown(cost.of_sockets, ".2f"),
         f"{cost.sent_megabytes:.1f}",
         shown(cost.sent_over_bound, ".2f"),
         f"{cost.groups:.1f}",
@@ -261,6 +290,7 @@ HEADER = (
     "matchmaking s",
     "exchange s",
     "efficiency",
+    "of sockets",
     "sent MB",
     "over bound",
     "group",

@@ -99,7 +99,7 @@ class Synchronizer:
             for donor in view.donors(view.head.step, exclude=self.presence.peer_id)
             if self._shunned.get(donor, 0.0) < time.monotonic()
         ]
-        for asked in ([_fellows(donors, view)] if donors else []) + [[donor] for donor in donors]:
+        for asked in ([fellows(donors, view)] if donors else []) + [[donor] for donor in donors]:
             if self._load_from(asked, min_step, view):
                 return asked[0]
         return _NO_DONOR
@@ -147,8 +147,8 @@ class Synchronizer:
         return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
 
 
-def _fellows(donors: Sequence[str], view: SwarmView) -> list[str]:
-    """The first of the donors, and others that have the same state."""
+def fellows(donors: Sequence[str], view: SwarmView) -> list[str]:
+    """The first of the donors, and others that have the same state: at most `MAX_DONORS` of one step and branch."""
     first = view.leases.get(donors[0])
     if first is None:  # a coordinator's state has a digest of its own
         return [donors[0]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+import traceback
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +18,9 @@ from benchmarks.links.stand_in import SAMPLES, Computing, hear, say, sent_bytes
 from peer.accumulator import Accumulator
 from peer.global_step import StepReport
 from peer.presence import Presence
-from peer.synchronization import MAX_DONORS
+from peer.synchronization import fellows
 from swarm.spec import RunSpec
+from swarm.state_sharing import StateUnavailable
 from swarm.states import PeerState
 
 DEADLINE_SECONDS = 120.0
@@ -93,12 +96,20 @@ def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetch(peer: BarePeer) -> dict[str, Any]:
+    """As a synchronizer does, again from others when the donors make a step meanwhile."""
     shapes = peer.state.shapes
-    donors = peer.presence.refresh().donors(0, exclude=peer.presence.peer_id)[:MAX_DONORS]
     started = time.monotonic()
-    peer.averager.download_state(*donors, shapes=shapes, timeout=DOWNLOAD_SECONDS)
-    seconds = time.monotonic() - started
-    return {"seconds": seconds, "donors": donors, "bytes": 4 * sum(shape.numel() for shape in shapes)}
+    while time.monotonic() - started < DOWNLOAD_SECONDS:
+        view = peer.presence.refresh()
+        donors = fellows(view.donors(0, exclude=peer.presence.peer_id), view)
+        try:
+            peer.averager.download_state(*donors, shapes=shapes, timeout=DOWNLOAD_SECONDS)
+        except StateUnavailable as error:
+            print(f"asking again: {error}", file=sys.stderr)
+            continue
+        seconds = time.monotonic() - started
+        return {"seconds": seconds, "donors": donors, "bytes": 4 * sum(shape.numel() for shape in shapes)}
+    raise TimeoutError("nobody had a state for a newcomer")
 
 
 def _wait_for(presence: Presence, peers: int) -> None:
@@ -114,4 +125,8 @@ def _nothing(*_given: object, **_named: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # an ordinary end would wait for processes that nobody has told to end
