@@ -179,8 +179,8 @@ class SwarmAverager(StateSharing):
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
         self._inner_pipe = WholeMessages(self._inner_pipe)
-        self._no_exchange = asyncio.Event()
-        self._no_exchange.set()
+        self._no_round = asyncio.Event()
+        self._no_round.set()
         super().run()
 
     async def _prepare_round(
@@ -274,14 +274,15 @@ class SwarmAverager(StateSharing):
         if math.isfinite(size):
             self._usual_size[kind] = before + USUAL_SMOOTHING * (size - before)
 
-    async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
-        self._no_exchange.clear()
+    async def _step(self, **kwargs: Any) -> None:
+        """A whole round, from looking for a group on: the link is the round's until it is over."""
+        self._no_round.clear()
         try:
-            return await self._exchange_with_group(group_info, min_vector_size, **kwargs)
+            await super()._step(**kwargs)
         finally:
-            self._no_exchange.set()
+            self._no_round.set()
 
-    async def _exchange_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
+    async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
         started = time.monotonic()
         for peer, gathered in zip(group_info.peer_ids, group_info.gathered, strict=True):
             # the leader named them: neither it nor they need be who we would have chosen

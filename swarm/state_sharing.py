@@ -52,7 +52,7 @@ class StateSharing(DecentralizedAverager):
     _spec: AveragingSpec
     _gate: Gate
     _state_source: StateSource | None
-    _no_exchange: asyncio.Event
+    _no_round: asyncio.Event
 
     def download_state(self, *donors: str, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
         """Fetch the training state, a part from each donor.
@@ -105,11 +105,10 @@ class StateSharing(DecentralizedAverager):
         first, last = self._asked_range(request.metadata)
         metadata, tensors, _infos = await self._get_current_state_from_host_process()
         for part in pack_tensors(tensors[first:last], NoCompression()):
-            if (
-                not self._no_exchange.is_set()
-            ):  # a round goes first, or all its members would wait for our link
+            # a round goes first, matchmaking included, or all its members would wait for our link
+            if not self._no_round.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._no_exchange.wait(), self._spec.next_chunk_timeout / 2)
+                    await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
             yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
             metadata = b""
 
