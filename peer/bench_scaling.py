@@ -16,10 +16,12 @@ from model.shape_lean_albert import FIELD_NAMES
 from peer.bench_plan import Workload
 from peer.device import JOIN_PRECISIONS
 from peer.device_facts import DeviceFacts
+from peer.forked_call import in_a_fork
 from peer.micro_batch import Shape, found_shape
-from peer.node.agent import OneNode, has_succeeded, in_a_fork, run_ranks, start_fork_server
+from peer.node.agent import OneNode, has_succeeded, run_ranks, start_fork_server, why_it_failed
 from peer.node.devices import devices_for, probe
 from peer.node.entry import enter_measured_rank
+from peer.node.interruption import stopped_by_signals
 from peer.node.orders import Setup
 from peer.node.scratch import scratch_folder
 from peer.node.supervisor import FORK_SERVER_MODULE, PROBE_SECONDS
@@ -79,6 +81,7 @@ def measure_scaling(plan: ScalingPlan, say: Say) -> ScalingReport:
     :param say: told about every setting as it is measured
     :raises BadInput: for what cannot be measured here
     :raises OperationFailed: if not even one rank could be measured
+    :raises Interrupted: if a signal stopped it; no process is left then
     """
     names = devices_for(plan.device, max(plan.counts))
     if unknown := set(plan.precisions or ()) - set(JOIN_PRECISIONS):
@@ -88,7 +91,7 @@ def measure_scaling(plan: ScalingPlan, say: Say) -> ScalingReport:
     if on_cpu:
         # what a device is to others, a core is here; read when the ranks' processes begin
         os.environ["OMP_NUM_THREADS"] = "1"
-    with scratch_folder() as folder:
+    with stopped_by_signals(), scratch_folder() as folder:
         write_synthetic_bundle(folder, plan.workload.config["vocab_size"])
         start_fork_server(FORK_SERVER_MODULE)
         devices = _usable(names)
@@ -179,7 +182,9 @@ class _Measurement:
         arguments = (options, facts, setup, self.plan.accumulate, seconds, self.plan.debug)
         result = run_ranks(enter_measured_rank, arguments, count, OneNode())
         if not has_succeeded(result):
-            self.report.failures.append(f"{count} ranks in {precision} could not be measured: a rank ended")
+            self.report.failures.append(
+                f"ranks: {count}, {precision}: could not be measured, for {why_it_failed(result)}"
+            )
             return
         measured = result.return_values[0]
         self.report.parameters = measured.parameters

@@ -12,11 +12,13 @@ from model.fp32_matmul import allow_onednn_fp32
 from model.host_allocator import keep_freed_memory
 from model.training_step import compile_layers
 from peer.device_facts import DeviceFacts
+from peer.forked_call import in_a_fork
 from swarm.errors import BadInput
 
 JOIN_PRECISIONS = ("fp32", "bf16", "fp16")
 # the first GPUs whose matrix units compute in fp16
 TENSOR_CORES_SINCE = (7, 0)
+LOOK_SECONDS = 60.0
 
 
 def choose_device(wanted: str | None) -> torch.device:
@@ -66,6 +68,41 @@ def has_cpu_bf16() -> bool:
 def inspect_device(device: torch.device, precision: str | None) -> DeviceFacts:
     """What we need to know of a device; starts CUDA on it. Raises `BadInput` for a precision it does not have."""
     return DeviceFacts(str(device), describe_device(device), choose_precision(precision, device))
+
+
+def find_device(wanted: str | None, precision: str | None) -> DeviceFacts:
+    """`inspect_device` of `choose_device`, for a process that hivemind will fork from: starts no CUDA in it.
+
+    A GPU is looked at by another process. Only if that fails, as it does where counting GPUs starts CUDA, by this one.
+    """
+    if wanted is None:
+        # by the driver's library where it can, which starts nothing
+        wanted = "cuda" if torch.cuda.device_count() else "cpu"
+    if wanted.startswith("cuda"):
+        try:
+            with in_a_fork(_look_at, wanted, precision, seconds=LOOK_SECONDS, forked_by="fork") as found:
+                if found is not None:
+                    return found
+        except (TimeoutError, EOFError):
+            pass
+    return inspect_device(choose_device(wanted), precision)
+
+
+def _look_at(wanted: str, precision: str | None) -> DeviceFacts | None:
+    """None for what this process cannot use."""
+    try:
+        return inspect_device(choose_device(wanted), precision)
+    except (BadInput, RuntimeError):
+        return None
+
+
+def compute_on(device: torch.device) -> None:
+    """Make it this process's own: what NCCL, kernels and allocations are not told otherwise goes to it.
+
+    Starts CUDA, so call it after hivemind has forked, and before the ranks connect.
+    """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def can_compile(device: torch.device) -> bool:

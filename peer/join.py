@@ -22,7 +22,7 @@ from model.training_step import checkpoint_gradients
 from peer.accumulator import Accumulator
 from peer.bandwidth import measure_in_background
 from peer.departure import Departure
-from peer.device import choose_device, inspect_device, prepare_compute, require_compiler
+from peer.device import compute_on, find_device, prepare_compute, require_compiler
 from peer.device_facts import DeviceFacts
 from peer.device_readings import read_devices
 from peer.global_step import GlobalStep
@@ -87,8 +87,7 @@ def join(options: JoinOptions, reporter: Reporter) -> None:
     end_at_once_when_told()
     increase_file_limit()
     with sockets_of_our_own():
-        device = choose_device(options.device)
-        _join(options, reporter, Node(inspect_device(device, options.precision)))
+        _join(options, reporter, Node(find_device(options.device, options.precision)))
 
 
 def join_as_leader(options: JoinOptions, reporter: Reporter, node: Node) -> None:
@@ -180,6 +179,7 @@ def _participate(
             states[0].snapshot_for_others(spec.averaging.next_chunk_timeout / 2) if states else None
         ),
     )
+    compute_on(device)
     states.append(state := TrainingState(spec, model, device))
     accumulator = _accumulator_for(state, LossScale() if node.facts.precision == "fp16" else None)
     grace = Grace(options.grace)

@@ -6,7 +6,6 @@ the time of one, and again at once. The store they meet in listens on loopback o
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -121,23 +120,14 @@ def has_succeeded(result: RunResult) -> bool:
     return result.state is WorkerState.SUCCEEDED
 
 
-@contextlib.contextmanager
-def in_a_fork(function: Callable[..., Any], *args: Any, seconds: float) -> Iterator[Any]:
-    """The result of `function(*args)`, run in a process of the fork server; raises TimeoutError, or EOFError."""
-    context = multiprocessing.get_context("forkserver")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, args))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(seconds):
-            raise TimeoutError(f"no answer within {seconds:.0f} s")
-        yield receiver.recv()
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
+def why_it_failed(result: RunResult) -> str:
+    """The rank that was first found to have ended, and how; a rank that wrote why it did has done so on stderr.
 
-
-def _answer(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    sender.send(function(*args))
+    >>> why_it_failed(RunResult(WorkerState.FAILED, failures={}))
+    'a rank ended'
+    """
+    for number, failure in result.failures.items():
+        if failure.exitcode < 0:
+            return f"rank {number} was ended by {failure.signal_name()}"
+        return f"rank {number} ended with code {failure.exitcode}"
+    return "a rank ended"

@@ -6,30 +6,16 @@ It keeps neither the optimizer's moments nor a connection to the swarm. Its text
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import torch
-
-from data_prep.vocabulary import read_vocabulary
-from model.training_step import checkpoint_gradients
-from peer.accumulator import Accumulator
-from peer.device import prepare_compute
 from peer.device_facts import DeviceFacts
-from peer.loss_scale import LossScale
-from peer.micro_batch import shape_for
 from peer.micro_batches import MicroBatches
+from peer.node.computing import begin_computing, build_micro_batches, trained_parameters
 from peer.node.exchange import Exchange, close_group
 from peer.node.family import Family
 from peer.node.followers import Tally
 from peer.node.orders import Order, Orders, Setup
 from peer.options import JoinOptions
-from peer.samples import open_samples
-from swarm.bundle import TOKENIZER_FOLDER
-from swarm.process_limits import yield_to_others
-from swarm.spec import RunSpec
-from swarm.training_state import build_model
 
 
 def follow(
@@ -44,36 +30,14 @@ def follow(
 
     :param meet: connects all ranks
     """
-    spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
-    device = torch.device(facts.device)
-    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
-    model.to(device).train()
-    shape = shape_for(spec, facts, options, say)
-    if shape.gradient_checkpointing:
-        checkpoint_gradients(model)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    accumulator = Accumulator(parameters, LossScale() if facts.precision == "fp16" else None)
     speeds: dict[str, float] = {}
-    samples = open_samples(
-        spec,
-        vocabulary,
-        bundle,
-        options.cache_dir,
-        setup.peer_id,
-        lambda: dict(speeds),
-        batch_size=shape.micro_batch_size,
-        warn=say,
-        rank=family.rank,
-        ranks=family.ranks,
-    )
-    micro_batches = MicroBatches(model, samples, accumulator, device, facts.precision, say)
+    micro_batches = build_micro_batches(setup, options, facts, family, speeds)
     meet()
     family.watch(_end_at_once)
-    prepare_compute(model, device, compiled=options.compiled)
-    yield_to_others()
-    Follower(orders, family, micro_batches, Exchange(parameters), speeds).run()
-    samples.close()
+    begin_computing(micro_batches, options)
+    exchange = Exchange(trained_parameters(micro_batches.model))
+    Follower(orders, family, micro_batches, exchange, speeds).run()
+    micro_batches.samples.close()
     close_group()
 
 
@@ -160,11 +124,6 @@ def _replace(speeds: dict[str, float], fresh: Mapping[str, float]) -> None:
     speeds.update(fresh)
     for peer in set(speeds) - set(fresh):
         del speeds[peer]
-
-
-def say(text: str) -> None:
-    """Tell a person on stderr, for stdout is the leader's."""
-    print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
 
 
 def _end_at_once(_reason: str) -> None:

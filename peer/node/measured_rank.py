@@ -9,27 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from data_prep.vocabulary import read_vocabulary
-from peer.accumulator import Accumulator
-from peer.device import prepare_compute
 from peer.device_facts import DeviceFacts
-from peer.loss_scale import LossScale
-from peer.micro_batch import shape_for
-from peer.micro_batches import MicroBatches, checkpoint_gradients
-from peer.node.follower import say
+from peer.micro_batches import MicroBatches
+from peer.node.computing import begin_computing, build_micro_batches
 from peer.node.followers import NoFollowers, Surroundings
 from peer.node.orders import Setup
 from peer.node.rank_process import Rank, be_rank
 from peer.options import JoinOptions
-from peer.samples import Samples, open_samples
-from swarm.bundle import TOKENIZER_FOLDER
-from swarm.process_limits import yield_to_others
-from swarm.spec import RunSpec
-from swarm.training_state import TrainingState, build_model
+from swarm.training_state import TrainingState
 
 LEAST_STEPS = 2
 
@@ -70,55 +60,31 @@ def run_measured_rank(
     :param seconds: how long to go on, at least for `LEAST_STEPS` global steps after the first
     """
     return be_rank(
-        options, devices, lambda rank: _measure(options, rank, setup, accumulate, seconds), debug=debug
+        options,
+        devices,
+        lambda rank: _measure(options, rank, setup, accumulate, seconds),
+        debug=debug,
+        leaves_politely=False,
     )
 
 
 def _measure(options: JoinOptions, rank: Rank, setup: Setup, accumulate: int, seconds: float) -> MeasuredNode:
     followers = rank.followers()
     followers.tell_setup(setup)
-    steps = _prepare(options, rank, setup, followers, accumulate)
+    micro_batches = build_micro_batches(setup, options, rank.facts, rank.family, {setup.peer_id: 1.0})
+    state = TrainingState(setup.run_spec(), micro_batches.model, micro_batches.device)
+    followers.meet(state.model_parameters, micro_batches.accumulator)
+    followers.watch(lambda _reason: None)
+    begin_computing(micro_batches, options)
+    due = rank.family.ranks * accumulate * micro_batches.samples.batch_size
+    steps = _Steps(state, micro_batches, followers, due)
     steps.make()  # compiles, allocates, connects
     taken: list[MeasuredStep] = []
     while len(taken) < LEAST_STEPS or sum(step.seconds for step in taken) < seconds:
         taken.append(steps.make())
     followers.end()
-    steps.samples.close()
-    return MeasuredNode(sum(parameter.numel() for parameter in steps.state.parameters), taken)
-
-
-def _prepare(
-    options: JoinOptions, rank: Rank, setup: Setup, followers: NoFollowers, accumulate: int
-) -> _Steps:
-    spec, bundle = RunSpec.model_validate_json(setup.spec), Path(setup.bundle)
-    device = torch.device(rank.facts.device)
-    vocabulary = read_vocabulary(bundle / TOKENIZER_FOLDER)
-    model = build_model(spec, vocab_size=len(vocabulary), pad_token_id=vocabulary.pad_token_id)
-    state = TrainingState(spec, model, device)
-    scale = LossScale() if rank.facts.precision == "fp16" else None
-    accumulator = Accumulator(state.model_parameters, scale)
-    shape = shape_for(spec, rank.facts, options, say)
-    samples = open_samples(
-        spec,
-        vocabulary,
-        bundle,
-        options.cache_dir,
-        setup.peer_id,
-        lambda: {setup.peer_id: 1.0},
-        batch_size=shape.micro_batch_size,
-        warn=say,
-        ranks=rank.family.ranks,
-    )
-    followers.meet(state.model_parameters, accumulator)
-    followers.watch(lambda _reason: None)
-    if shape.gradient_checkpointing:
-        checkpoint_gradients(state.model)
-    prepare_compute(state.model, device, compiled=options.compiled)
-    yield_to_others()
-    state.model.train()
-    micro_batches = MicroBatches(state.model, samples, accumulator, device, rank.facts.precision, say)
-    due = rank.family.ranks * accumulate * shape.micro_batch_size
-    return _Steps(state, micro_batches, samples, followers, due)
+    micro_batches.samples.close()
+    return MeasuredNode(sum(parameter.numel() for parameter in state.parameters), taken)
 
 
 class _Steps:
@@ -127,15 +93,8 @@ class _Steps:
     :param due: samples of a step
     """
 
-    def __init__(
-        self,
-        state: TrainingState,
-        micro_batches: MicroBatches,
-        samples: Samples,
-        followers: NoFollowers,
-        due: int,
-    ):
-        self.state, self.micro_batches, self.samples = state, micro_batches, samples
+    def __init__(self, state: TrainingState, micro_batches: MicroBatches, followers: NoFollowers, due: int):
+        self.state, self.micro_batches, self.samples = state, micro_batches, micro_batches.samples
         self.followers, self.due = followers, due
         self.accumulator, self.device = micro_batches.accumulator, micro_batches.device
         self.buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]

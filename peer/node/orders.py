@@ -16,6 +16,7 @@ from typing import Literal
 from torch.distributed import Store
 
 from swarm.errors import OperationFailed
+from swarm.spec import RunSpec
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 CHECK_SECONDS = 0.5
@@ -56,6 +57,10 @@ class Setup:
     spec: str
     bundle: str
     peer_id: str
+
+    def run_spec(self) -> RunSpec:
+        """The run spec itself."""
+        return RunSpec.model_validate_json(self.spec)
 
 
 class Orders:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -76,13 +77,22 @@ def run_rank(options: JoinOptions, devices: Sequence[DeviceFacts], *, as_json: b
 
 
 def be_rank(
-    options: JoinOptions, devices: Sequence[DeviceFacts], lead: Callable[[Rank], Result], *, debug: bool
+    options: JoinOptions,
+    devices: Sequence[DeviceFacts],
+    lead: Callable[[Rank], Result],
+    *,
+    debug: bool,
+    leaves_politely: bool = True,
 ) -> Result | None:
     """Be the rank that the environment says: the leader, who does `lead`, or a follower, who obeys and returns None.
 
     Whatever goes wrong is a line on stderr and the end of this process, with code 1.
+
+    :param leaves_politely: False if there is nothing to hand over, and SIGTERM, as the agent sends it, may end it
     """
     ignore_polite_signals()
+    if not leaves_politely:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent(os.getppid())
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and not supervisor.is_alive():

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from peer.device_facts import DeviceFacts
+from peer.forked_call import in_a_fork
 from peer.grace import Grace, end_at_once_when_told
-from peer.node.agent import OneNode, has_succeeded, in_a_fork, run_ranks, start_fork_server
+from peer.node.agent import OneNode, has_succeeded, run_ranks, start_fork_server, why_it_failed
 from peer.node.devices import probe
 from peer.node.entry import enter_rank
 from peer.node.family import JOINED, TOLD, connect_store
@@ -63,17 +64,18 @@ def _supervise(
         if len(ready) < len(devices):
             _say(as_json, f"only {len(ready)} of {len(devices)} devices can be used")
         started = time.monotonic()
-        if _live(options, ready, grace, as_json=as_json, debug=debug):
+        why = _live(options, ready, grace, as_json=as_json, debug=debug)
+        if why is None:
             return
         short_lives = short_lives + 1 if time.monotonic() - started < SHORT_LIFE_SECONDS else 1
         if short_lives > MAX_SHORT_LIVES:
             raise OperationFailed(
-                f"a rank ended {short_lives} times soon after its start; --debug shows more"
+                f"a rank ended {short_lives} times soon after its start ({why}); --debug shows more"
             )
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (short_lives - 1))
         if grace.requested.is_set():
             return
-        _say(as_json, f"a rank has ended unexpectedly: starting again in {pause:.0f} s")
+        _say(as_json, f"a rank has ended unexpectedly ({why}): starting again in {pause:.0f} s")
         if grace.requested.wait(pause):
             return
 
@@ -92,8 +94,8 @@ def _usable(devices: Sequence[str], options: JoinOptions, probe_devices: Probe) 
 
 def _live(
     options: JoinOptions, devices: Sequence[DeviceFacts], grace: Grace, *, as_json: bool, debug: bool
-) -> bool:
-    """One life of all ranks; False if it ended because a rank did. Raises what the leader raised."""
+) -> str | None:
+    """One life of all ranks; says in words why a rank ended, if one did. Raises what the leader raised."""
     node = OneNode()
     over = threading.Event()
     word = threading.Thread(target=_pass_on, args=(node.port, grace, over), name="word", daemon=True)
@@ -103,11 +105,11 @@ def _live(
     finally:
         over.set()
     if not has_succeeded(result):
-        return False
+        return why_it_failed(result)
     ending = result.return_values[0]
     if ending.error:
         raise (BadInput if ending.exit_code == BadInput.exit_code else OperationFailed)(ending.error)
-    return True
+    return None
 
 
 def _pass_on(port: int, grace: Grace, over: threading.Event) -> None:
