@@ -114,9 +114,11 @@ class ScalerRank(OurRank):
             self.scaler.unscale_(self.optimizer)
             flat = torch.cat([parameter.grad.reshape(-1) for parameter in self.parameters])
             self.optimizer.zero_grad(set_to_none=True)
-            if bool(torch.isfinite(flat).all()):
+            finite = bool(torch.isfinite(flat).all())
+            # also makes it forget that it has unscaled
+            self.scaler.update(self.scaler.get_scale() / (1 if finite else 2))
+            if finite:
                 return flat.double().cpu()
-            self.scaler.update(self.scaler.get_scale() / 2)
         raise RuntimeError("no finite gradient with GradScaler")
 
 
@@ -189,7 +191,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     given = parser.parse_args(words)
     if given.small:
         given.hidden, given.layers, given.length, given.device = 64, SMALL["layers"], SMALL["length"], "cpu"
-        given.size, given.micro_batches, given.rounds = 2, 2, 2
+        given.size, given.micro_batches, given.rounds = 2, 2, 1
     return given
 
 

@@ -1,4 +1,4 @@
-"""A function called in a process of its own, for what should not happen to this one: starting CUDA, a driver that hangs."""
+"""A function called in a process of its own, for what must not happen to this one: CUDA starts, a driver hangs."""
 
 from __future__ import annotations
 

@@ -41,6 +41,30 @@ def test_the_gpu_benchmark_runs_in_small_on_a_cpu(run, tmp_path):
 
 
 @pytest.mark.heavy
+def test_a_rank_of_a_gpu_is_compared_and_profiled_in_small_on_a_cpu(tmp_path):
+    """A process of its own: it opens a process group."""
+    written = ("--json", str(tmp_path / "figures.json"), "--trace", str(tmp_path / "trace.json"))
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_rank", "--small", *written],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    differs = {way["way"]: way["difference_of_gradient"] for way in figures["ways"]}
+    # the scale, ours or PyTorch's, leaves no trace in the gradient; what remains is the rounding of half precision
+    assert differs["fp32"] == 0
+    assert 0 < differs["fp16"] < differs["bf16"] < 0.05
+    assert differs["fp16"] == pytest.approx(differs["fp16, GradScaler"], rel=0.2)
+    assert min(figures["parts_in_microseconds"].values()) > 0
+    assert len(figures["parts_in_microseconds"]) == 4
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+@pytest.mark.heavy
 def test_packing_is_compared_with_padding(run):
     shown = run(
         "packed_documents", "--hidden", 64, "--layers", 1, "--documents", 6, "--rows", 2, "--rounds", 1

@@ -23,9 +23,9 @@ TIMEOUT = timedelta(minutes=10)
 def open_group(store: Store, device: torch.device, rank: int, ranks: int) -> None:
     """Connect all ranks: NCCL between GPUs, gloo over loopback else; blocks until all of them have called."""
     on_gpu = device.type == "cuda"
-    if not on_gpu:
-        # gloo would look for the interface of the host's name, which may not even resolve
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # gloo would look for the interface of the host's name, which may not even resolve; NCCL would listen on one that
+    # others can reach
+    os.environ.setdefault("NCCL_SOCKET_IFNAME" if on_gpu else "GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=PrefixStore("group", store),

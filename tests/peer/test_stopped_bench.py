@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +29,8 @@ class RunningBench:
     """A bench whose several ranks are making steps."""
 
     def __init__(self, spec: Path, folder: Path):
-        self.scratch, self._said = folder / "scratch", folder / "stderr"
-        self.scratch.mkdir()
+        self.scratch, self._said = Path(tempfile.mkdtemp(prefix="bench-")), folder / "stderr"
+        self.members: list[int] = []
         command = "from peer.cli import main; main()"
         options = ("--ranks", str(RANKS), "--precision", "fp32", "--micro-batch-size", "2", "--device", "cpu")
         with self._said.open("wb") as said:
@@ -63,6 +65,8 @@ class RunningBench:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.said
+            if not self.members:
+                assert self.process.poll() is None, self.said
             time.sleep(0.02)
 
 
@@ -97,6 +101,7 @@ def bench(make_spec, tmp_path) -> Iterator[RunningBench]:
     yield bench
     if bench.process.poll() is None:
         kill_group(bench.process)
+    shutil.rmtree(bench.scratch, ignore_errors=True)
 
 
 @pytest.mark.heavy
@@ -136,14 +141,19 @@ def test_nothing_outlives_a_killed_bench_and_the_next_one_sweeps_up(bench):
 
 def test_being_stopped_unwinds_and_gives_the_signals_back():
     before, unwound = signal.getsignal(signal.SIGTERM), []
-    with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught, stopped_by_signals():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
-        except Exception:
-            pytest.fail("taken for an error")
-        finally:
-            unwound.append(True)
+
+    def measure() -> None:
+        with stopped_by_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            except Exception:
+                pytest.fail("taken for an error")
+            finally:
+                unwound.append(True)
+
+    with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught:
+        measure()
     assert unwound
     assert caught.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
