@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 
 from peer.device_facts import DeviceFacts
 from swarm.errors import ArtelError, BadInput
+
+# far more than anybody has a use for; without a limit a slip of the finger fills the memory of a machine
+MOST_ON_CPU = 64
 
 
 def devices_for(device: str | None, ranks: int | None) -> list[str]:
@@ -22,6 +26,9 @@ def devices_for(device: str | None, ranks: int | None) -> list[str]:
     if device is None:
         device = "cuda" if gpus else "cpu"
     if device == "cpu":
+        most = max(MOST_ON_CPU, os.cpu_count() or 1)
+        if (ranks or 1) > most:
+            raise BadInput(f"--ranks {ranks}: each takes memory as a peer does; give at most {most} on a CPU")
         return ["cpu"] * (ranks or 1)
     if device != "cuda":
         if (ranks or 1) > 1:
@@ -30,7 +37,9 @@ def devices_for(device: str | None, ranks: int | None) -> list[str]:
             )
         return [device]
     if (ranks or 1) > max(1, gpus):
-        raise BadInput(f"--ranks {ranks}: only {gpus} GPUs are visible here; give --ranks {max(1, gpus)}")
+        seen = f"only {gpus} GPUs are" if gpus > 1 else "only one GPU is" if gpus else "no GPU is"
+        fix = f"give --ranks {gpus}" if gpus else "give --device cpu, or see `peer doctor`"
+        raise BadInput(f"--ranks {ranks}: {seen} visible here; {fix}")
     return [f"cuda:{index}" for index in range(ranks or gpus)] or ["cuda"]
 
 

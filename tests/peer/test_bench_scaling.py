@@ -84,7 +84,7 @@ def test_counts_of_ranks_are_read_or_refused():
 
 def test_more_gpus_than_there_are_and_unknown_precisions_are_refused(make_spec):
     workload = workload_of_file(make_spec())
-    with pytest.raises(BadInput, match="GPUs are visible"):
+    with pytest.raises(BadInput, match="visible here"):
         measure_scaling(ScalingPlan(workload, [1, 64], "cuda"), print)
     with pytest.raises(BadInput, match="--precision fp8"):
         measure_scaling(ScalingPlan(workload, [1], "cpu", ["fp8"]), print)

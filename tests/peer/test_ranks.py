@@ -140,11 +140,18 @@ def test_a_gradient_that_overflows_is_not_added_and_lowers_the_scale():
     assert (buffers[0].tolist(), taken.samples) == ([1.0, 3.0], 8)
 
 
-def test_devices_of_the_ranks():
+def test_devices_of_the_ranks(monkeypatch):
     assert devices_for("cpu", None) == ["cpu"]
     assert devices_for("cpu", 3) == ["cpu"] * 3
     assert devices_for("cuda:1", None) == ["cuda:1"]
     with pytest.raises(BadInput, match="--ranks 2 on the one device cuda:1"):
         devices_for("cuda:1", 2)
-    with pytest.raises(BadInput, match="GPUs are visible"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(BadInput, match="--ranks 64: no GPU is visible here; give --device cpu"):
         devices_for("cuda", 64)
+    with pytest.raises(BadInput, match="--ranks 100000: each takes memory"):
+        devices_for("cpu", 100_000)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices_for(None, None) == devices_for("cuda", 2) == ["cuda:0", "cuda:1"]
+    with pytest.raises(BadInput, match="--ranks 3: only 2 GPUs are visible here; give --ranks 2"):
+        devices_for(None, 3)

@@ -133,7 +133,7 @@ def test_a_killed_rank_costs_its_own_line_of_the_table(bench, rank):
 
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
-def test_nothing_outlives_a_killed_bench_and_the_next_one_sweeps_up(bench):
+def test_no_process_outlives_a_killed_bench(bench):
     bench.process.kill()
     bench.process.wait()
     bench.assert_nothing_is_left()
