@@ -98,7 +98,8 @@ def run_ranks(entrypoint: Callable[..., Any], args: tuple[Any, ...], ranks: int,
     """Run `entrypoint(*args)` in so many processes until all have returned, or one has failed and all have ended."""
     if os.environ.get("ARTEL_DEBUG") != "1":
         # pages about a rank that has ended, of which we say a line
-        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+        for name in ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     # else the agent's handlers would take the place of ours, and end the ranks instead of letting them leave
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     with tempfile.TemporaryDirectory() as logs:

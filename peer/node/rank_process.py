@@ -6,6 +6,7 @@ on. hivemind is started by the leader before anything of CUDA and before the ran
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,9 @@ def be_rank(
 
     :param leaves_politely: False if there is nothing to hand over, and SIGTERM, as the agent sends it, may end it
     """
+    if not debug:
+        # torch's agent enables it; of a rank that a library aborts, the supervisor says a line
+        faulthandler.disable()
     ignore_polite_signals()
     if not leaves_politely:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
