@@ -113,6 +113,30 @@ def test_a_killed_rank_takes_the_node_down_and_what_is_left_starts_again(start, 
     assert any("only 2 of 3 devices" in text for text in said) == (left == 2)
 
 
+@pytest.mark.heavy
+def test_two_nodes_share_a_cache_folder_and_a_second_signal_ends_one_at_once(start):
+    swarm, node = start(2)
+    other = swarm.start_peer("other", "--ranks", "2")
+    swarm.wait_for(
+        lambda: any(event["group"] == 2 for event in swarm.events("other", "step")),
+        "a step of both",
+        alive=other,
+        deadline=DEADLINE,
+    )
+    members = family(node.pid)
+    node.send_signal(signal.SIGTERM)
+    swarm.wait_for(lambda: swarm.events("node", "leaving"), "the first signal to be heard", deadline=DEADLINE)
+    if node.poll() is None:
+        node.send_signal(signal.SIGTERM)
+    assert node.wait(10) in (0, 128 + signal.SIGTERM)
+    before = swarm.steps("other")[-1]
+    swarm.wait_for(
+        lambda: swarm.steps("other")[-1] > before, "a step of the other", alive=other, deadline=DEADLINE
+    )
+    left = [command(pid) for pid in members if is_alive(pid)]
+    assert [words for words in left if not any(cleaner in words for cleaner in CLEANERS)] == []
+
+
 def ranks_of(supervisor: int) -> list[int]:
     """The processes of a node's ranks, in their order: what the supervisor's fork server has forked."""
     (server,) = (pid for pid in children(supervisor) if b"forkserver" in command(pid))
