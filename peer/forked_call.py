@@ -19,7 +19,8 @@ def in_a_fork(
 
     :param forked_by: this process itself, or the fork server
     """
-    context = multiprocessing.get_context(forked_by)
+    # mypy knows no `Process` of a context whose kind is a choice
+    context: Any = multiprocessing.get_context(forked_by)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, args))
     process.start()
