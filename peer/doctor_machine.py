@@ -163,6 +163,9 @@ def _check_gpus(names: Sequence[str]) -> Finding:
     """Whether all of these GPUs answer, and this build of torch has kernels for them."""
     answering = [torch.device(name) for name in names if _answers(name)]
     silent = [name for name in names if torch.device(name) not in answering]
+    broken = "see `nvidia-smi -q` and `dmesg`; reset it, or reboot"
+    if not answering:
+        return Finding("device", Verdict.FAIL, f"{', '.join(silent)} cannot be used", broken)
     kinds = {torch.cuda.get_device_capability(device) for device in answering}
     models = ", ".join(sorted({torch.cuda.get_device_name(device) for device in answering}))
     words = f"{len(answering)} x {models}, at least {gib(min(map(available_memory, answering)))} free on each"
@@ -173,7 +176,7 @@ def _check_gpus(names: Sequence[str]) -> Finding:
         )
     if silent:
         words += f"; {', '.join(silent)} cannot be used, and a peer goes on without"
-        return Finding("device", Verdict.WARN, words, "see `nvidia-smi -q` and `dmesg`; reset it, or reboot")
+        return Finding("device", Verdict.WARN, words, broken)
     return Finding("device", Verdict.OK, f"{words}, in {choose_precision(None, answering[0])}")
 
 
