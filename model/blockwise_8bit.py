@@ -21,7 +21,7 @@ import torch
 BLOCK = 4096
 DECADES = 7
 # as tensors: torch turns a Python number into one, and casts it, at every bitwise operation
-SIGN_SHIFT, HALF_SHIFT = (torch.tensor(n, dtype=torch.int32) for n in (31, 16))
+SIGN_SHIFT, HALF_SHIFT, LOWER_HALF = (torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0xFFFF))
 BUCKETS = 2**15  # for each sign
 
 
@@ -126,7 +126,7 @@ def dequantize(
         scratch.index.copy_(codes)
         torch.index_select(codebook(signed, codes.device), 0, scratch.flat_index, out=out.view(-1))
     else:
-        scratch.pairs.copy_(codes.view(-1).view(torch.uint16))
+        scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(LOWER_HALF)
         table = pair_codebook(signed, codes.device)
         torch.index_select(table, 0, scratch.pairs, out=out.view(-1).view(torch.float64))
     out.mul_(scale[:, None])

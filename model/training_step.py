@@ -90,6 +90,8 @@ def compile_layers(model: torch.nn.Module) -> None:
     Not the whole model: the positions of the labels are data, at which a graph of it all would break.
     """
     for module in model.modules():
+        if isinstance(module, LeanAlbertTransformer):
+            module.keeps_padding = True
         if isinstance(module, LeanAlbertPair):
             module.compile()
 
