@@ -5,8 +5,9 @@
 
 Lengths are log-normal around 150 tokens, at most a row: much like encyclopedia articles and news, whose longer ones
 are cut. Both ways train on the same documents in micro-batches of the same number of rows, and count the tokens of
-text, not the padding, which packed rows do not compute. Padded rows reach to the longest document of their micro-batch. Packed ones are filled first
-fit, longest first. "packed, dense mask" is what packing brings without attention document by document.
+text, not the padding. Padded rows reach to the longest document of their micro-batch. Packed ones are filled first
+fit, longest first; what stays empty is not computed. "packed, dense mask" is what packing brings without attention
+document by document.
 """
 
 from __future__ import annotations
