@@ -5,15 +5,20 @@
 
 Forward and backward with SDPA (its flash kernel in half precision), masked-LM scores at masked positions only.
 MFU counts the model's own products, not what checkpointing computes again, against the vendor's dense peak where the
-card is known, and always against what a large product reaches here in the same run. The last table is a whole step
-of a 32-layer model of hidden size 2048 with 8-bit LAMB on the host: what counts is that it fits into 16 GB.
+card is known, and always against what a large product reaches here in the same run. At the end stands a whole step of a
+32-layer model of hidden size 2048 with 8-bit LAMB on the host. It must fit into 16 GB: a larger card is held to
+that, less what the driver takes, and a step that needs more is said not to fit (`--memory-gb`).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +30,7 @@ from model import Lamb, LeanAlbertConfig, LeanAlbertForPreTraining, parameter_gr
 from model.training_step import PRECISIONS, StepSetting, built_model, measure, run_step, synthetic_batch
 
 VOCABULARY, HEAD_SIZE, EMBEDDING, GIB = 50048, 64, 256, 2**30
-# dense TFLOP/s in half precision, from the vendor's data sheets; the longer name first
+# dense TFLOP/s in half precision, from the vendor's data sheets, by whole words of the card's name; longer ones first
 VENDOR_PEAKS = {
     "H100 PCIe": 756,
     "H100 NVL": 835,
@@ -34,6 +39,7 @@ VENDOR_PEAKS = {
     "A100": 312,
     "A10": 125,
     "L40S": 362,
+    "L40": 181,
     "L4": 121,
     "RTX 4090": 165,
     "RTX 3090": 71,
@@ -50,6 +56,7 @@ SMALL = {
     "step_hidden": 64,
     "step_size": 2,
     "matmul": 64,
+    "memory_gb": 16.0,
     "device": "cpu",
 }
 
@@ -86,7 +93,9 @@ def vendor_peak(device: str, precision: str) -> float | None:
     if precision == "fp32" or torch.device(device).type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((1e12 * peak for known, peak in VENDOR_PEAKS.items() if known in name), None)
+    return next(
+        (1e12 * peak for known, peak in VENDOR_PEAKS.items() if re.search(rf"\b{known}\b", name)), None
+    )
 
 
 def matmul_peak(device: str, precision: str, size: int) -> float:
@@ -159,6 +168,25 @@ def best_size(hidden: int, precision: str, given: argparse.Namespace) -> Measure
     return max(found, key=lambda one: one.tokens_per_second, default=None)
 
 
+@contextmanager
+def card_of(gigabytes: float, device: str) -> Iterator[None]:
+    """Hold this process to a card of so many GB, of which the driver's own share is not to be had."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    free, total = torch.cuda.mem_get_info(device)
+    driver = total - free - torch.cuda.memory_reserved(device)
+    index = torch.device(device).index
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, (gigabytes * 1e9 - driver) / total)), index)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
+
+
 def whole_step(given: argparse.Namespace) -> tuple[float, float, float]:
     """GiB at the peak, seconds of forward and backward, seconds of the optimizer: accumulate twice, then step."""
     setting = StepSetting(
@@ -169,8 +197,6 @@ def whole_step(given: argparse.Namespace) -> tuple[float, float, float]:
         gradient_checkpointing=given.checkpoint,
         device=given.device,
     )
-    if torch.device(given.device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(given.device)
     model = built_model(setting)
     optimizer = Lamb(parameter_groups(model, 0.01), state_bits=8, state_device="cpu")
     batch = synthetic_batch(setting.config, given.step_size, given.length, given.device)
@@ -180,7 +206,7 @@ def whole_step(given: argparse.Namespace) -> tuple[float, float, float]:
     computed = time.perf_counter()
     optimizer.step()
     _wait_for(given.device)
-    peak = torch.cuda.max_memory_allocated(given.device) if torch.device(given.device).type == "cuda" else 0
+    peak = torch.cuda.max_memory_reserved(given.device) if torch.device(given.device).type == "cuda" else 0
     return peak / GIB, (computed - started) / 2, time.perf_counter() - computed
 
 
@@ -215,6 +241,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", action="store_true", help="gradient checkpointing in the first table")
     parser.add_argument("--step-hidden", type=int, default=2048, help="width of the whole step")
     parser.add_argument("--step-size", type=int, default=8, help="micro-batch size of the whole step")
+    parser.add_argument(
+        "--memory-gb", type=float, default=16.0, help="size of the card the whole step must fit"
+    )
     parser.add_argument("--matmul", type=int, default=8192, help="size of the product that is the yardstick")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
@@ -230,10 +259,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     given = arguments()
-    if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
+    on_gpu = torch.device(given.device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return
-    name = torch.cuda.get_device_name(given.device) if given.device != "cpu" else "cpu"
+    name = torch.cuda.get_device_name(given.device) if on_gpu else given.device
     print(f"{name}, torch {torch.__version__}, {given.layers} layers, {given.length} tokens\n")
     found = [
         one
@@ -246,9 +276,11 @@ def main() -> None:
     steps = []
     for given.checkpoint in (False, True):
         try:
-            peak, compute, update = whole_step(given)
+            with card_of(given.memory_gb, given.device):
+                peak, compute, update = whole_step(given)
         except torch.OutOfMemoryError:
-            print(f"\n{'with' if given.checkpoint else 'without'} checkpointing the whole step does not fit")
+            kind = "with" if given.checkpoint else "without"
+            print(f"\n{kind} checkpointing the whole step does not fit into {given.memory_gb:g} GB")
             continue
         steps.append(
             {

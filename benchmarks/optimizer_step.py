@@ -1,9 +1,10 @@
 """A step of LAMB with 8-bit state against bitsandbytes' AdamW8bit and a plain fp32 LAMB, on the CPU.
 
-    python -m benchmarks.optimizer_step [--rounds 7] [--threads N] [--clock cpu] [--plot optimizer_step.svg]
+    python -m benchmarks.optimizer_step [--rounds 7] [--threads N] [--clock cpu] [--keep-freed-memory] [--plot FILE]
 
 Prints milliseconds, speed relative to AdamW8bit and to plain LAMB, bytes of state per parameter, and what
-fraction of the stored codes is the nearest one. All competitors take turns in one process.
+fraction of the stored codes is the nearest one. All competitors take turns in one process. With --keep-freed-memory
+all of them run under the allocator setting of `peer join`, which spares those that make temporary tensors most.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bitsandbytes.functional import create_dynamic_map
 
 from benchmarks.interleaved import median_ratio, print_table, save_bars, time_in_turns
 from model import Lamb
+from model.host_allocator import keep_freed_memory
 
 # about a LeanALBERT of hidden size 1024 with a vocabulary of 32,000: 30 million parameters
 SHAPES = [(32000, 128), (3072, 1024), (1024, 1024), (8192, 1024), (1024, 4096), (8192, 1024), (700, 1024)]
@@ -102,9 +104,12 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: our processor time, with --threads 1"
     )
+    parser.add_argument("--keep-freed-memory", action="store_true", help="as `peer join` sets the allocator")
     parser.add_argument("--plot", help="write a bar chart here (.svg or .png; needs matplotlib)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.keep_freed_memory and not keep_freed_memory():
+        parser.error("--keep-freed-memory: this allocator has no such setting")
     optimizers = {
         ADAM8: bitsandbytes.optim.AdamW8bit(parameters(), lr=1e-3),
         PLAIN: PlainLamb(parameters()),

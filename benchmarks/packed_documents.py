@@ -1,11 +1,13 @@
 """Training on documents of mixed length: several packed into each row, against one a row with padding.
 
     python -m benchmarks.packed_documents [--hidden 512] [--documents 32] [--rows 4] [--rounds 5] [--clock cpu]
+    python -m benchmarks.packed_documents --device cuda --precision bf16 --hidden 1024 --documents 512 --rows 32
 
 Lengths are log-normal around 150 tokens, at most a row: much like encyclopedia articles and news, whose longer ones
 are cut. Both ways train on the same documents in micro-batches of the same number of rows, and count the tokens of
 text, not the padding. Padded rows reach to the longest document of their micro-batch. Packed ones are filled first
-fit, longest first. "packed, dense mask" is what packing brings without attention document by document.
+fit, longest first; what stays empty is not computed. "packed, dense mask" is what packing brings without attention
+document by document.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from model import layers_lean_albert
 from model.fp32_matmul import allow_onednn_fp32
 from model.host_allocator import keep_freed_memory
 from model.losses_lean_albert import IGNORED_LABEL
-from model.training_step import MASKED_FRACTION, Batch, run_step
+from model.training_step import MASKED_FRACTION, PRECISIONS, Batch, run_step
 
 MEDIAN_TOKENS, SPREAD, FEWEST_TOKENS = 150, 0.8, 16
 PADDED, DENSE, PACKED = "padded", "packed, dense mask", "packed"
@@ -101,13 +103,14 @@ def positions(batches: list[Batch]) -> int:
     return sum(batch["input_ids"].numel() for batch in batches)
 
 
-def epoch(model: torch.nn.Module, batches: list[Batch], precision: str) -> Callable[[], None]:
+def epoch(model: torch.nn.Module, batches: list[Batch], device: str, precision: str) -> Callable[[], None]:
     """Forward and backward over all of them."""
+    batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
     def run() -> None:
         model.zero_grad(set_to_none=True)
         for batch in batches:
-            run_step(model, batch, "cpu", precision)
+            run_step(model, batch, device, precision)
 
     return run
 
@@ -132,7 +135,10 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=32)
     parser.add_argument("--rows", type=int, default=4, help="rows of a micro-batch")
     parser.add_argument("--length", type=int, default=512, help="tokens of a packed row")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32")
+    parser.add_argument(
+        "--device", default="cpu", help="on a GPU, with bf16 or fp16 for its kernel of documents"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: with --threads 1")
@@ -144,13 +150,14 @@ def main() -> None:
     tokens = sum(len(ids) for ids, _ in texts)
     padded, packed = padded_batches(texts, given.rows), packed_batches(texts, given.rows, given.length)
     print(
-        f"{len(texts)} documents of {tokens} tokens (mean {tokens / len(texts):.0f}), {given.threads} threads, "
-        f"{given.rounds} rounds in turns, {given.clock} time, {given.precision}"
+        f"{len(texts)} documents of {tokens} tokens (mean {tokens / len(texts):.0f}), {given.device}, "
+        f"{given.threads} threads, {given.rounds} rounds in turns, {given.clock} time, {given.precision}"
     )
     for hidden in given.hidden:
-        model = lean(hidden, given.layers).train()
-        run = epoch(model, packed, given.precision)
-        turns = {PADDED: epoch(model, padded, given.precision), DENSE: with_dense_mask(run), PACKED: run}
+        model = lean(hidden, given.layers).train().to(given.device)
+        run = epoch(model, packed, given.device, given.precision)
+        beside = epoch(model, padded, given.device, given.precision)
+        turns = {PADDED: beside, DENSE: with_dense_mask(run), PACKED: run}
         clock = time.process_time if given.clock == "cpu" else time.perf_counter
         seconds = time_in_turns(turns, given.rounds, clock=clock)
         print(f"\nhidden {hidden}, {given.layers} layers, micro-batches of {given.rows} rows\n")

@@ -20,7 +20,7 @@ from torch import nn
 
 from model.blockwise_8bit import BLOCK
 from model.lamb_state import check_state, new_state
-from model.lamb_update import Workers, update
+from model.lamb_update import ScratchMemory, Workers, update
 
 NO_DECAY_SUFFIXES = ("bias", "norm.weight")
 
@@ -40,7 +40,7 @@ class Lamb(torch.optim.Optimizer):
     State per parameter: `step`, and `exp_avg` and `exp_avg_sq` as fp32 tensors; or, with `state_bits=8` and
     at least `min_8bit_size` values, `exp_avg_codes`, `exp_avg_absmax`, `exp_avg_sq_codes` and
     `exp_avg_sq_absmax` (2.002 bytes per value). With `state_device="cpu"` the whole update runs on the host.
-    A step needs scratch memory for one fp32 copy of the largest parameter.
+    Besides, it holds scratch memory for one fp32 copy of the largest parameter, from its first step on.
 
     Example:
         >>> optimizer = Lamb(parameter_groups(model, weight_decay=0.01), lr=2.5e-3, state_bits=8)
@@ -74,6 +74,7 @@ class Lamb(torch.optim.Optimizer):
         self.state_bits = state_bits
         self.min_8bit_size = max(min_8bit_size, BLOCK)
         self.state_device = None if state_device is None else torch.device(state_device)
+        self._memory = ScratchMemory()
         defaults = {
             "lr": lr,
             "betas": tuple(betas),
@@ -113,7 +114,7 @@ class Lamb(torch.optim.Optimizer):
         largest = max(p.numel() for p, _, _ in work)
         with Workers(torch.get_num_threads()) as workers:
             for p, gradient, group in work:
-                update(p, gradient, self.state[p], group, scale, workers, largest)
+                update(p, gradient, self.state[p], group, scale, workers, self._memory, largest)
         return loss
 
     def _new_state(self, p: torch.Tensor) -> dict[str, torch.Tensor]:

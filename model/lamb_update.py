@@ -7,7 +7,6 @@ and its table look-up not at all. How many threads there are does not change wha
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -22,17 +21,39 @@ SquareNorms = tuple[float, float]
 LATE = torch.tensor(1e30)
 
 
-class Workers:
-    """Threads and scratch memory that live for one optimizer step; no threads are started for a single one.
+class ScratchMemory:
+    """Buffers that go from parameter to parameter and from step to step.
 
-    Scratch memory goes from parameter to parameter: fresh memory has to be cleared by the system, page by page,
-    which costs as much as several passes over it.
+    Fresh memory has to be cleared by the system, page by page, which costs as much as several passes over it.
+    Holds one fp32 copy of the largest parameter, and some megabytes a thread.
     """
+
+    def __init__(self) -> None:
+        self._deltas: dict[torch.device, torch.Tensor] = {}
+        self._workspaces: dict[tuple[int, tuple[int, int], torch.device], Workspace] = {}
+
+    def delta(self, numel: int, device: torch.device, largest: int) -> torch.Tensor:
+        """Room for the update of a parameter of `numel` values, of which none has more than `largest`."""
+        if device not in self._deltas or self._deltas[device].numel() < numel:
+            self._deltas.pop(device, None)
+            self._deltas[device] = torch.empty(max(numel, largest), dtype=torch.float32, device=device)
+        return self._deltas[device][:numel]
+
+    def workspace(self, worker: int, shape: tuple[int, int], device: torch.device) -> Workspace:
+        """Buffers for chunks of one shape that one of the workers has for itself."""
+        if device.type != "cpu":  # whole parameters at a time there: too large to keep
+            return Workspace(shape, device)
+        key = (worker, shape, device)
+        if key not in self._workspaces:
+            self._workspaces[key] = Workspace(shape, device)
+        return self._workspaces[key]
+
+
+class Workers:
+    """Threads that live for one optimizer step; none are started for a single one."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._deltas: dict[torch.device, torch.Tensor] = {}
-        self._workspaces: dict[tuple[int, tuple[int, int], torch.device], Workspace] = {}
         self._pool = None
         if count > 1:  # inside its threads torch must not split operations once more
             self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
@@ -45,30 +66,15 @@ class Workers:
             self._pool.shutdown()
             torch.set_num_threads(self.count)  # what threads started later will begin with
 
-    def delta(self, numel: int, device: torch.device, largest: int) -> torch.Tensor:
-        """Room for the update of a parameter of `numel` values, of which none has more than `largest`."""
-        if device not in self._deltas or self._deltas[device].numel() < numel:
-            self._deltas[device] = torch.empty(max(numel, largest), dtype=torch.float32, device=device)
-        return self._deltas[device][:numel]
-
-    def workspace(self, shape: tuple[int, int], device: torch.device) -> Workspace:
-        """Buffers for chunks of one shape that the calling thread has for itself."""
-        if device.type != "cpu":  # whole parameters at a time there: too large to keep
-            return Workspace(shape, device)
-        key = (threading.get_ident(), shape, device)
-        if key not in self._workspaces:
-            self._workspaces[key] = Workspace(shape, device)
-        return self._workspaces[key]
-
     def map(
-        self, function: Callable[[list[Chunk]], list[SquareNorms]], chunks: list[Chunk]
+        self, function: Callable[[int, list[Chunk]], list[SquareNorms]], chunks: list[Chunk]
     ) -> list[SquareNorms]:
-        """Apply `function` to runs of chunks, one a thread; the answers come in the order of the chunks."""
+        """Apply `function` to each worker's number and run of chunks; the answers come in the order of the chunks."""
         if self._pool is None or len(chunks) < 2:
-            return function(chunks)
+            return function(0, chunks)
         size = -(-len(chunks) // self.count)
         runs = [chunks[start : start + size] for start in range(0, len(chunks), size)]
-        return [norms for answer in self._pool.map(function, runs) for norms in answer]
+        return [norms for answer in self._pool.map(function, range(len(runs)), runs) for norms in answer]
 
 
 def update(
@@ -78,6 +84,7 @@ def update(
     group: dict[str, Any],
     scale: float,
     workers: Workers,
+    memory: ScratchMemory,
     largest: int = 0,
 ) -> None:
     """Advance `p` and its `state` in place by the gradient times `scale`, where the state is.
@@ -87,26 +94,24 @@ def update(
     device = next(value.device for name, value in state.items() if name != "step")
     weights = p.to(device).contiguous().view(-1)
     gradient = gradient.to(device).contiguous().view(-1)
-    delta = workers.delta(weights.numel(), device, largest)
+    delta = memory.delta(weights.numel(), device, largest)
     state["step"] += 1
 
     @torch.no_grad()  # holds for one thread only
-    def advance(chunks: list[Chunk]) -> list[SquareNorms]:
+    def advance(worker: int, chunks: list[Chunk]) -> list[SquareNorms]:
         norms = []
         for chunk in chunks:
             part, slope, change = (t[chunk.values].view(chunk.shape) for t in (weights, gradient, delta))
-            norms.append(
-                _advance(
-                    state, chunk, workers.workspace(chunk.shape, device), part, slope, change, group, scale
-                )
-            )
+            work = memory.workspace(worker, chunk.shape, device)
+            norms.append(_advance(state, chunk, work, part, slope, change, group, scale))
         return norms
 
     size = CHUNK if device.type == "cpu" else weights.numel()
     norms = workers.map(advance, list(chunks_of(weights.numel(), size)))
     weight_norm, delta_norm = (math.sqrt(sum(pair[which] for pair in norms)) for which in range(2))
     ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
-    weights.add_(delta, alpha=group["lr"] * ratio * _rate_correction(group, state["step"].item()))
+    rate = group["lr"] * ratio * _rate_correction(group, state["step"].item())
+    weights.add_(delta, alpha=rate)
     if weights.data_ptr() != p.data_ptr():
         p.copy_(weights.view(p.shape))
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from .activation_lean_albert import activation_function, gate
 from .attention_lean_albert import AttentionContext, SplitAndRotate, additive_mask, attend, rotary_table
-from .packing_lean_albert import Runs, can_attend_by_run, runs_of
+from .packing_lean_albert import can_attend_by_run, kept_positions, runs_of
 from .shape_lean_albert import LeanAlbertShape
 
 
@@ -217,6 +217,8 @@ class LeanAlbertTransformer(nn.Module):
         self.matrices = nn.ModuleList([SharedMatrices(config) for _ in range(config.num_matrices)])
         self.layer_groups = nn.ModuleList([LeanAlbertGroup(config) for _ in range(config.num_hidden_groups)])
         self.post_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # where only some rows are wanted; compiled layers would be compiled again for another number of tokens
+        self.keeps_padding = False
         # transformers and `training_step.checkpoint_gradients` set both
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Any] | None = None
@@ -240,11 +242,15 @@ class LeanAlbertTransformer(nn.Module):
             x_BLD = x_BLD.float()  # the projection of the embeddings came out in half precision
         shape = x_BLD.shape
         runs = None
-        if sequence_ids_BL is not None and attention_mask is None and not explicit:
-            runs = self._runs(sequence_ids_BL, x_BLD)
-        if runs is not None:  # then nothing depends on the rows any more
+        if sequence_ids_BL is not None and attention_mask is None and not explicit and self._by_run(x_BLD):
+            # nothing depends on the rows any more
             position_ids_BL = position_ids_BL.expand(shape[:2]).reshape(1, -1)
             x_BLD = x_BLD.reshape(1, -1, shape[-1])
+            kept = None
+            if last_rows is not None and not self.keeps_padding:
+                kept, last_rows = kept_positions(sequence_ids_BL, last_rows)
+                x_BLD, position_ids_BL = (t.index_select(1, kept) for t in (x_BLD, position_ids_BL))
+            runs = runs_of(sequence_ids_BL, kept)
         mask = None if runs else additive_mask(attention_mask, sequence_ids_BL, x_BLD.dtype)
         rotary = None
         if config.position_embedding_type == "rotary":
@@ -272,15 +278,13 @@ class LeanAlbertTransformer(nn.Module):
             attentions=tuple(attentions) if explicit else None,
         )
 
-    def _runs(self, sequence_ids_BL: torch.Tensor, x_BLD: torch.Tensor) -> Runs | None:
-        """The runs of packed sequences, if attention can go by them here."""
+    def _by_run(self, x_BLD: torch.Tensor) -> bool:
+        """Whether attention over packed sequences can go run by run here."""
         kind, dtype = x_BLD.device.type, x_BLD.dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        if not can_attend_by_run(x_BLD.device, dtype, self.config.head_size, dropout):
-            return None
-        return runs_of(sequence_ids_BL)
+        return can_attend_by_run(x_BLD.device, dtype, self.config.head_size, dropout)
 
     def _run(self, pair: LeanAlbertPair, *arguments: object) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func is not None:

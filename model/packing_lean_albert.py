@@ -55,11 +55,25 @@ def first_rows(shape: torch.Size, sequence_ids_BL: torch.Tensor | None, device: 
     return ((positions_of(sequence_ids_BL) == 0) & (sequence_ids_BL > 0)).flatten().nonzero().flatten()
 
 
-def runs_of(sequence_ids_BL: torch.Tensor) -> Runs:
-    """The runs of all rows in reading order; a row's end also ends a run."""
-    starts = (positions_of(sequence_ids_BL) == 0).flatten().nonzero().flatten()
-    boundaries = nn.functional.pad(starts, (0, 1), value=sequence_ids_BL.numel())
+def runs_of(sequence_ids_BL: torch.Tensor, kept: torch.Tensor | None = None) -> Runs:
+    """The runs of all rows in reading order, or of the flat positions `kept`; a row's end also ends a run."""
+    starts = (positions_of(sequence_ids_BL) == 0).flatten()
+    count = starts.numel()
+    if kept is not None:
+        numbers, count = starts.cumsum(0)[kept], kept.numel()
+        starts = nn.functional.pad(numbers.diff() > 0, (1, 0), value=True)
+    boundaries = nn.functional.pad(starts.nonzero().flatten(), (0, 1), value=count)
     return Runs(tuple(boundaries.diff().tolist()), boundaries.int(), sequence_ids_BL.shape[1])
+
+
+def kept_positions(sequence_ids_BL: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flat positions of all but padding, ascending, and where among them the `wanted` positions stand.
+
+    A wanted position stays, though it be padding.
+    """
+    stays = (sequence_ids_BL > 0).flatten()
+    stays[wanted] = True
+    return stays.nonzero().flatten(), stays.cumsum(0)[wanted] - 1
 
 
 def can_attend_by_run(device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> bool:

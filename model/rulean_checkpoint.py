@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from model.configuration_lean_albert import LeanAlbertConfig
+from model.published_config import CheckpointError, taken_over
 
 LAYERS = "albert.transformer.layer_groups"
 EMBEDDINGS = "albert.embeddings"
@@ -24,41 +25,13 @@ MATRIX_KEY = re.compile(
 )
 POSITION_BUFFERS = (f"{EMBEDDINGS}.position_ids", f"{EMBEDDINGS}.token_type_ids")
 DECODER_BIASES = ("predictions.bias", "predictions.decoder.bias")
-TAKEN_OVER = (
-    "num_attention_heads",
-    "num_hidden_layers",
-    "hidden_act",
-    "layer_norm_eps",
-    "rotary_embedding_base",
-    "max_position_embeddings",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout_prob",
-    "initializer_range",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-)
-UNSUPPORTED = {
-    "block_size": "block-sparse matrices",
-    "weight_layout": "block-sparse matrices",
-    "reversible": "reversible layers",
-}
 
 State = Mapping[str, torch.Tensor]
 
 
-class CheckpointError(ValueError):
-    """The checkpoint or its configuration cannot be converted; the message says what and why."""
-
-
 def config_of(state: State, published: Mapping[str, Any]) -> LeanAlbertConfig:
     """Our configuration for `state`, with what only the `published` config.json can tell."""
-    for key, meaning in UNSUPPORTED.items():
-        if published.get(key):
-            raise CheckpointError(
-                f"config.json: {key} {published[key]!r} means {meaning}, which are not supported"
-            )
+    values = taken_over(published)
     groups, inner = _count(state, rf"{re.escape(LAYERS)}\.(\d+)\."), _count(state, r".*\.layers\.(\d+)\.")
     first = f"{LAYERS}.0.layers.0"
     h2o = _matrix(state, f"{first}.ffn.dense_h2o.shared_matrix.weight")
@@ -66,9 +39,12 @@ def config_of(state: State, published: Mapping[str, Any]) -> LeanAlbertConfig:
     vocab_size, embedding_size = _matrix(state, f"{EMBEDDINGS}.word_embeddings.weight").shape
     sets, inner_matrices = _sharing(state, groups, inner, published)
     positions = state.get(f"{EMBEDDINGS}.position_embeddings.weight")
-    values = {key: published[key] for key in TAKEN_OVER if key in published}
     if positions is not None:
         values["max_position_embeddings"] = positions.shape[0]
+    if (values.get("pad_token_id") or 0) >= vocab_size:
+        raise CheckpointError(
+            f"config.json: pad_token_id is {values['pad_token_id']}, but {vocab_size} are embedded"
+        )
     try:
         return LeanAlbertConfig(
             **values,
@@ -112,8 +88,8 @@ def renamed(state: State, config: LeanAlbertConfig) -> dict[str, torch.Tensor]:
 
 def _our_name(key: str, tensor: torch.Tensor, config: LeanAlbertConfig) -> str | None:
     if key in POSITION_BUFFERS:
-        expected = torch.arange(tensor.shape[-1]) if key.endswith("position_ids") else torch.zeros(())
-        if not (tensor == expected).all():
+        expected = torch.arange(tensor.numel()) if key.endswith("position_ids") else torch.zeros(())
+        if not (tensor.flatten() == expected).all():
             raise CheckpointError(f"{key} is not the table of positions it should be")
         return None  # a constant, made anew when needed
     if key in DECODER_BIASES:
@@ -138,6 +114,8 @@ def _matrix(state: State, key: str) -> torch.Tensor:
         raise CheckpointError(
             f"{key} has shape {tuple(state[key].shape)}: block-sparse matrices are not supported"
         )
+    if not state[key].numel():
+        raise CheckpointError(f"{key} has shape {tuple(state[key].shape)}: it is empty")
     return state[key]
 
 

@@ -87,11 +87,14 @@ def run_step(model: Callable[..., Any], batch: Batch, device: str, precision: st
 def compile_layers(model: torch.nn.Module) -> None:
     """Compile every pair of layers in place, on its first use; names in the state dict stay as they are.
 
-    Not the whole model: the positions of the labels are data, at which a graph of it all would break.
+    Not the whole model: the positions of the labels are data, at which a graph of it all would break. Every shape is
+    compiled for itself: with sizes left open torch 2.13 fails on the second one ("mul expected 2 arguments, got 3").
     """
     for module in model.modules():
+        if isinstance(module, LeanAlbertTransformer):
+            module.keeps_padding = True
         if isinstance(module, LeanAlbertPair):
-            module.compile()
+            module.compile(dynamic=False)
 
 
 def checkpoint_gradients(model: torch.nn.Module) -> None:

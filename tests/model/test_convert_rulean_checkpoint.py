@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
 from model.convert_rulean_checkpoint import convert, main
-from model.rulean_checkpoint import CheckpointError, renamed
+from model.published_config import CheckpointError
+from model.rulean_checkpoint import renamed
 from tests.model.published_model import PublishedConfig, PublishedModel
 
 SHAPES = {
@@ -192,16 +194,164 @@ class Exploit:
         return (print, ("unpickled",))
 
 
-def test_bad_files_are_one_line_and_leave_nothing_behind(tmp_path, capsys):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "garbage.pth").write_bytes(b"not a checkpoint")
-    (tmp_path / "garbage.safetensors").write_bytes(b"not a checkpoint")
-    torch.save({"model": Exploit()}, tmp_path / "evil.pth")
-    for name in ("absent.pth", "garbage.pth", "garbage.safetensors", "evil.pth"):
-        options = ["--config", str(tmp_path / "config.json"), "--output", str(tmp_path / "out")]
-        assert main(["--state-dict", str(tmp_path / name), *options]) == 2
-        captured = capsys.readouterr()
-        assert name in captured.err
-        assert captured.err.count("\n") == 1
-        assert "unpickled" not in captured.out
-        assert not (tmp_path / "out").exists()
+@pytest.fixture
+def published_files(tmp_path):
+    """The options of a conversion that works, and the state dict that it converts."""
+    published = PublishedModel(SHAPES["two groups"])
+    state = dict(published.state_dict())
+    torch.save({"model": state}, tmp_path / "state.pth")
+    (tmp_path / "config.json").write_text(json.dumps(asdict(published.c)))
+    names = {"--state-dict": "state.pth", "--config": "config.json", "--output": "out"}
+    return {option: tmp_path / name for option, name in names.items()}, state
+
+
+def refused(options, capsys, folder):
+    """Convert, and return the exit code and the one line on stderr; nothing new must be left in `folder`."""
+    before = sorted(path.name for path in folder.iterdir())
+    code = main([str(word) for pair in options.items() for word in pair])
+    captured = capsys.readouterr()
+    assert "unpickled" not in captured.out
+    assert captured.err.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == before
+    return code, captured.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("absent.pth", None),
+        ("garbage.pth", b"not a checkpoint"),
+        ("garbage.safetensors", b"not a checkpoint"),
+        ("empty.pth", b""),
+        ("evil.pth", {"model": Exploit()}),
+        ("list.pth", [1, 2]),
+        ("numbers.pth", {"model": {1: torch.zeros(2)}}),
+        ("few_bytes.pth", 300),
+        ("most_bytes.pth", -300),
+    ],
+)
+def test_a_bad_file_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, published_files, name, content):
+    options, _ = published_files
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif isinstance(content, int):  # that many bytes of the whole file
+        (tmp_path / name).write_bytes(options["--state-dict"].read_bytes()[:content])
+    elif content is not None:
+        torch.save(content, tmp_path / name)
+    code, line = refused(options | {"--state-dict": tmp_path / name}, capsys, tmp_path)
+    assert code == 2
+    assert name in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("albert.pooler.bias", torch.full((48,), torch.nan)),
+        ("albert.pooler.bias", torch.zeros(48, dtype=torch.complex64)),
+        ("albert.pooler.weight", torch.eye(48).to_sparse()),
+        ("albert.pooler.weight", torch.zeros(48, 48, device="meta")),
+        ("albert.embeddings.word_embeddings.weight", torch.zeros(0, 24)),
+        ("two\nlines", torch.zeros(1)),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(tmp_path, capsys, published_files, key, value):
+    options, state = published_files
+    torch.save({"model": state | {key: value}}, options["--state-dict"])
+    code, line = refused(options, capsys, tmp_path)
+    assert code == 2
+    assert " ".join(key.split()) in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_hidden_layers", "six"),
+        ("num_hidden_layers", 10**9),
+        ("hidden_act", "sine"),
+        ("layer_norm_eps", None),
+        ("hidden_dropout_prob", 2),
+        ("pad_token_id", 97),
+        ("share_large_matrices", "some"),
+    ],
+)
+def test_a_value_that_no_config_can_have_is_named(tmp_path, capsys, published_files, key, value):
+    options, _ = published_files
+    config = json.loads(options["--config"].read_text())
+    options["--config"].write_text(json.dumps(config | {key: value}))
+    code, line = refused(options, capsys, tmp_path)
+    assert code == 2
+    assert key in line
+    assert str(value) in line
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, "\0"])
+def test_a_config_that_is_no_object_is_named(tmp_path, capsys, published_files, content):
+    options, _ = published_files
+    options["--config"].write_text(content)
+    assert refused(options, capsys, tmp_path) == (2, ANY)
+
+
+def test_a_config_of_another_checkpoint_is_told(capsys, published_files):
+    options, _ = published_files
+    config = json.loads(options["--config"].read_text())
+    options["--config"].write_text(json.dumps(config | {"hidden_size": 96, "num_hidden_groups": 1}))
+    assert main([str(word) for pair in options.items() for word in pair]) == 0
+    note = capsys.readouterr().err
+    assert "hidden_size 96 (found: 48)" in note
+    assert "num_hidden_groups 1 (found: 2)" in note
+
+
+def test_what_is_in_the_way_is_kept(tmp_path, capsys, published_files):
+    options, _ = published_files
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for output in ("folder", "folder/mine", "link"):
+        assert refused(options | {"--output": tmp_path / output}, capsys, tmp_path) == (2, ANY)
+    assert refused(options | {"--output": tmp_path / "folder/mine/deeper"}, capsys, tmp_path) == (1, ANY)
+    assert (tmp_path / "folder" / "mine").read_text() == "kept"
+
+
+def test_an_empty_directory_is_filled(tmp_path, published_files):
+    options, _ = published_files
+    options["--output"].mkdir()
+    assert main([str(word) for pair in options.items() for word in pair]) == 0
+    assert (options["--output"] / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (None, None),
+        ("tokenizer.json", "{bad"),
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "Sorcery"}}'),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["evil.X", null]}}',
+        ),
+    ],
+)
+def test_a_bad_tokenizer_is_one_line(tmp_path, capsys, published_files, name, content):
+    options, _ = published_files
+    folder = tmp_path / "tokenizer"
+    if name is not None:
+        folder.mkdir()
+        (folder / name).write_text(content)
+    (tmp_path / "evil.py").write_text("print('unpickled')")
+    code, line = refused(options | {"--tokenizer": folder}, capsys, tmp_path)
+    assert code == 2
+    assert str(folder) in line
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, capsys, published_files):
+    resource = pytest.importorskip("resource")
+    options, _ = published_files
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # room for the code, not for the weights
+    try:
+        code, line = refused(options, capsys, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1
+    assert "could not be written" in line

@@ -144,6 +144,18 @@ def test_small_parameters_keep_fp32_state():
     assert optimizer.state[parameter]["exp_avg"].dtype == torch.float32
 
 
+def test_a_larger_parameter_in_a_later_step_gets_its_scratch_memory():
+    parameters = [torch.nn.Parameter(torch.full((rows, 4096), 0.5)) for rows in (20, 90)]
+    alone = torch.nn.Parameter(parameters[1].detach().clone())
+    both = Lamb(parameters, state_bits=8, max_grad_norm=None)
+    for p in parameters:  # first the small one, then both
+        p.grad = torch.linspace(-1, 1, p.numel()).view_as(p)
+        both.step()
+    alone.grad = parameters[1].grad
+    Lamb([alone], state_bits=8, max_grad_norm=None).step()
+    assert torch.equal(alone, parameters[1])
+
+
 def test_threads_do_not_change_the_result():
     results = []
     for threads in (1, 2):

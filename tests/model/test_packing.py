@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model import LeanAlbertForPreTraining, layers_lean_albert, packing_lean_albert
-from model.packing_lean_albert import HAS_VARIABLE_LENGTH_KERNEL, runs_of
+from model.packing_lean_albert import HAS_VARIABLE_LENGTH_KERNEL, kept_positions, runs_of
 from model.training_step import compile_layers
 
 LENGTHS = (5, 9, 3, 7)
@@ -101,6 +101,39 @@ def test_every_position_is_in_one_run_and_no_run_crosses_a_row():
     assert runs.lengths == (5, 8, 3, 4, 7, 5)
     assert runs.boundaries.tolist() == [0, 5, 13, 16, 20, 27, 32]
     assert runs.row_length == 16
+
+
+def test_the_runs_of_some_positions():
+    numbers = packed_rows()["sequence_ids"]
+    kept, wanted = kept_positions(numbers, torch.tensor([30, 2, 31]))
+    assert kept.tolist() == [*range(27), 30, 31]
+    assert wanted.tolist() == [27, 2, 28]
+    assert runs_of(numbers, kept).lengths == (5, 8, 3, 4, 7, 2)
+    assert runs_of(numbers, kept).boundaries.tolist() == [0, 5, 13, 16, 20, 27, 29]
+
+
+def test_padding_is_not_computed_while_training(small_config, sequences):
+    model = LeanAlbertForPreTraining(small_config()).train()
+    (pair,) = (module for module in model.modules() if isinstance(module, layers_lean_albert.LeanAlbertPair))
+    seen, found = [], []
+    pair.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
+    for keeps in (True, False):
+        model.albert.transformer.keeps_padding = keeps
+        model.zero_grad()
+        output = model(**packed(sequences), sentence_order_label=torch.tensor([0, 1, 1, 0]))
+        output.loss.backward()
+        found.append([output.loss, output.prediction_logits, *(p.grad.clone() for p in model.parameters())])
+    assert set(seen) == {32, sum(LENGTHS)}
+    torch.testing.assert_close(*found)
+
+
+def test_a_label_at_padding_breaks_nothing(small_config, sequences):
+    model = LeanAlbertForPreTraining(small_config()).train()
+    inputs = packed(sequences)
+    before = model(**inputs).prediction_logits
+    inputs["labels"][1, -1] = 5
+    after = model(**inputs).prediction_logits
+    torch.testing.assert_close(after[:-1], before)
 
 
 def test_a_neighbour_with_the_same_id_further_on_stays_apart(small_config):
