@@ -183,8 +183,7 @@ class CheckpointWorker:
             starting.cancel()
         said = json.loads(line) if line else {}
         if "ready" not in said:
-            process.kill()
-            code = process.wait()
+            code = _end(process)
             reason = said.get("error") or f"it ended with code {code}, its last words are in the log"
             raise CheckpointFailed(f"the process for checkpoints did not start: {reason}")
         self._ready = True
@@ -194,6 +193,15 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     if process.stdin is None or process.stdout is None:
         raise OSError("it has no pipes")
     return process.stdin, process.stdout
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a child that has closed its pipe, and is killed if it does not end as well."""
+    try:
+        return process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _converse(

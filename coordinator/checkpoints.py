@@ -166,7 +166,9 @@ class CheckpointStore:
     def _end_replacement(self, replaced: Path) -> None:
         """Remove what was replaced, or put it back if what should replace it is not there."""
         final = self.directory / replaced.name.removeprefix(_REPLACED_PREFIX)
-        with contextlib.suppress(FileNotFoundError):  # coordinator and checkpoint process start at the same time
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # coordinator and checkpoint process start at the same time
             if final.exists():
                 self._discard(replaced)
             else:

@@ -184,7 +184,7 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     ("setting", "value", "reason"),
     [
         ("bundle", "no-such-bundle", "did not start: .*no-such-bundle"),
-        ("parent", None, "did not start: it ended with code 1"),
+        ("parent", 1, "did not start: it ended with code -9"),
     ],
 )
 def test_a_child_that_does_not_start_is_an_error_each_time_it_is_asked(
@@ -192,7 +192,7 @@ def test_a_child_that_does_not_start_is_an_error_each_time_it_is_asked(
 ):
     (tmp_path / "checkpoints").mkdir()
     worker = CheckpointWorker(SPEC, prepared_data, tmp_path / "checkpoints", tmp_path / "last")
-    worker._setup[setting] = value and str(tmp_path / value)
+    worker._setup[setting] = str(tmp_path / value) if isinstance(value, str) else value
     worker.begin()
     for _ in range(2):
         with pytest.raises(CheckpointFailed, match=reason):
@@ -203,7 +203,7 @@ def test_a_child_that_does_not_start_is_an_error_each_time_it_is_asked(
 def test_a_child_that_cannot_be_started_is_an_error(prepared_data, tmp_path, state, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     worker = CheckpointWorker(SPEC, prepared_data, tmp_path, tmp_path / "last")
-    with pytest.raises(CheckpointFailed, match="could not be started .No such file or directory"):
+    with pytest.raises(CheckpointFailed, match=r"could not be started .No such file or directory"):
         worker.judge(state.snapshot(), limit=math.inf)
 
 
