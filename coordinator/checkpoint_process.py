@@ -31,6 +31,9 @@ from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec, parse_spec
 from swarm.training_state import TrainingState, build_model, state_digest
 
+# of a full disk, a damaged file, too little memory: told in a line, and the process goes on
+EXPECTED = (ArtelError, DataError, OSError, RuntimeError)
+
 
 class _CheckpointProcess:
     """One state at a time; every answer is made of values that JSON has."""
@@ -81,6 +84,7 @@ class _CheckpointProcess:
             train_loss=train_loss,
             evaluation=evaluation,
             parameters=sum(parameter.numel() for parameter in self.state.model.parameters()),
+            begun_with=kept.get("begun_with"),
             **run,
         )
         curve = draw_loss_curve(facts.train_curve, [*facts.heldout_curve, (snapshot.step, evaluation.loss)])
@@ -114,7 +118,11 @@ def main() -> None:
     disable_progress_bar()
     spec = parse_spec(setup["spec"], origin="the coordinator's spec")
     places = (Path(setup[name]) for name in ("bundle", "checkpoints", "last_state"))
-    process = _CheckpointProcess(spec, *places)
+    try:
+        process = _CheckpointProcess(spec, *places)
+    except EXPECTED as error:
+        _answer(stdout, {"error": _in_a_line(error)})
+        os._exit(1)
     _answer(stdout, {"ready": True})
     while line := stdin.readline():
         request = json.loads(line)
@@ -131,8 +139,12 @@ def _work(process: _CheckpointProcess, request: dict[str, Any], snapshot: Snapsh
         if request["do"] == "judge":
             return process.judge(snapshot, request["limit"], request["keep"])
         return process.write(snapshot, request["train_loss"], request["run"], request["kept"])
-    except (ArtelError, DataError, OSError, RuntimeError) as error:
-        return {"error": " ".join(str(error).split())}
+    except EXPECTED as error:
+        return {"error": _in_a_line(error)}
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _answer(stdout: BinaryIO, answer: dict[str, Any]) -> None:

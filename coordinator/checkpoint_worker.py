@@ -157,28 +157,35 @@ class CheckpointWorker:
         return f"its process ended with code {process.returncode} ({error})"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"from {CHILD} import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        stdin, _stdout = _pipes(process)
-        stdin.write(json.dumps(self._setup).encode() + b"\n")
-        stdin.flush()
         self._ready = False
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", f"from {CHILD} import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            stdin, _stdout = _pipes(process)
+            stdin.write(json.dumps(self._setup).encode() + b"\n")
+            stdin.flush()
+        except OSError as error:
+            raise CheckpointFailed(
+                f"the process for checkpoints could not be started ({error.strerror or error})"
+            ) from None
         return process
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         starting = threading.Timer(START_SECONDS, process.kill)
         starting.start()
         try:
-            if not _pipes(process)[1].readline():
-                raise CheckpointFailed(
-                    "the process for checkpoints did not start: its last words are in the log"
-                )
+            line = _pipes(process)[1].readline()
         finally:
             starting.cancel()
+        said = json.loads(line) if line else {}
+        if "ready" not in said:
+            code = _end(process)
+            reason = said.get("error") or f"it ended with code {code}, its last words are in the log"
+            raise CheckpointFailed(f"the process for checkpoints did not start: {reason}")
         self._ready = True
 
 
@@ -186,6 +193,15 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     if process.stdin is None or process.stdout is None:
         raise OSError("it has no pipes")
     return process.stdin, process.stdout
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a child that has closed its pipe, and is killed if it does not end as well."""
+    try:
+        return process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _converse(

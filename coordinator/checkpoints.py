@@ -8,11 +8,13 @@
     checkpoints/latest           symlink to the newest intact one
 
 A checkpoint is written under a temporary name, synced to disk and renamed; a kill or a full disk leaves a temporary
-directory that the next start removes, and `latest` where it was.
+directory that the next start removes, and `latest` where it was. One that takes the place of another of its step sets
+that aside first; a kill between the two renames leaves it aside, and the next start puts it back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -43,6 +45,7 @@ OPTIMIZER = "optimizer.safetensors"
 LATEST = "latest"
 _NAME = re.compile(r"^step-(\d{8,})$")
 _TEMPORARY_PREFIX = ".writing-"
+_REPLACED_PREFIX = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Checkpoint:
     """One intact checkpoint: where it is and what its manifest says.
 
     :param settings: a `SettingsPlan`, if settings were changed while the run went on
+    :param begun_with: name of the folder of foreign weights that the run began with
     """
 
     path: Path
@@ -63,6 +67,7 @@ class Checkpoint:
     heldout_accuracy: float | None = None
     heldout_by_source: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
+    begun_with: str | None = None
 
 
 class CheckpointStore:
@@ -77,6 +82,8 @@ class CheckpointStore:
         self.keep_multiples_of = keep_multiples_of
         for leftover in directory.glob(f"{_TEMPORARY_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for replaced in directory.glob(f"{_REPLACED_PREFIX}*"):
+            self._end_replacement(replaced)
 
     @classmethod
     def of(cls, directory: Path, spec: RunSpec) -> CheckpointStore:
@@ -144,14 +151,28 @@ class CheckpointStore:
         return written
 
     def _move_into_place(self, temporary: Path, final: Path) -> Path:
+        replaced = self.directory / f"{_REPLACED_PREFIX}{final.name}"
         if final.exists():  # the same step again, after a restart from an older checkpoint
             others = [item.path for item in self.list() if item.path != final]
             if others and (self.directory / LATEST).resolve() == final.resolve():
                 self._point_latest(others[-1])
-            self._discard(final)
+            os.replace(final, replaced)
         os.replace(temporary, final)
         _sync_directory(self.directory)
+        if replaced.exists():
+            self._end_replacement(replaced)
         return final
+
+    def _end_replacement(self, replaced: Path) -> None:
+        """Remove what was replaced, or put it back if what should replace it is not there."""
+        final = self.directory / replaced.name.removeprefix(_REPLACED_PREFIX)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # coordinator and checkpoint process start at the same time
+            if final.exists():
+                self._discard(replaced)
+            else:
+                os.replace(replaced, final)
 
     def _point_latest(self, target: Path) -> None:
         link = self.directory / f".{LATEST}.tmp"
@@ -200,6 +221,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             heldout_accuracy=facts.get("heldout_accuracy"),
             heldout_by_source=facts.get("heldout_by_source", {}),
             settings=facts.get("settings"),
+            begun_with=facts.get("begun_with"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

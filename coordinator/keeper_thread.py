@@ -14,7 +14,10 @@ from coordinator.checkpoints import Checkpoint
 from coordinator.events import Announce, Event
 from coordinator.state_keeper import StateKeeper
 from coordinator.tracker import Tracker
-from swarm.errors import ArtelError
+from swarm.errors import ArtelError, OperationFailed
+
+# after what nobody has foreseen
+PAUSE_SECONDS = 20.0
 
 
 class KeeperThread:
@@ -47,7 +50,8 @@ class KeeperThread:
         """Follow no longer: what is being written is given up, a download is left behind with its thread."""
         self._stop.set()
         self.keeper.worker.close()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
 
     def request_checkpoint(self) -> Future[Checkpoint]:
         """A checkpoint of the newest state that can be had, as soon as the keeper gets to it."""
@@ -57,18 +61,26 @@ class KeeperThread:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._follow()
-            self._fulfil_wishes()
+            self._guard(self._follow)
+            self._guard(self._fulfil_wishes)
             self._stop.wait(self.period)
 
-    def _follow(self) -> None:
+    def _guard(self, work: Callable[[], None]) -> None:
+        """The run's only copies depend on this thread: whatever goes wrong is told, and tried again."""
         try:
-            checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
-        except ArtelError as error:  # a full disk, or a worker that was killed: the run goes on
-            if self._stop.is_set():
-                return
+            work()
+        except ArtelError as error:  # a full disk, or a worker that was killed
+            self._tell(error)
+        except Exception as error:
+            self._tell(OperationFailed(f"{type(error).__name__}: {error}"))
+            self._stop.wait(PAUSE_SECONDS)
+
+    def _tell(self, error: ArtelError) -> None:
+        if not self._stop.is_set():
             self.announce(Event("checkpoint_failed", str(error), data={"reason": str(error)}))
-            return
+
+    def _follow(self) -> None:
+        checkpoint = self.keeper.follow(self.tracker.view, self.tracker.status.train_loss)
         if checkpoint is not None:
             self.made(checkpoint)
 
@@ -81,12 +93,12 @@ class KeeperThread:
         before = self.keeper.last_checkpoint
         try:
             checkpoint = self.keeper.checkpoint_now(self.tracker.view, self.tracker.status.train_loss)
-        except ArtelError as error:
-            self.announce(Event("checkpoint_failed", str(error), data={"reason": str(error)}))
+        except Exception as error:
+            told = error if isinstance(error, ArtelError) else OperationFailed(f"no checkpoint: {error}")
             for wish in wishes:
-                wish.set_exception(error)
-            return
-        if checkpoint is not before:
-            self.made(checkpoint)
+                wish.set_exception(told)
+            raise
         for wish in wishes:
             wish.set_result(checkpoint)
+        if checkpoint is not before:
+            self.made(checkpoint)

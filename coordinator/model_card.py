@@ -29,6 +29,7 @@ class CardFacts:
     :param contributors: (name, samples) of those who gave them, most first
     :param peers: how many peers ever contributed
     :param train_curve: (global step, loss); `heldout_curve`: of the checkpoints before this one
+    :param begun_with: name of the weights that the run began with, if it did not begin with random ones
     """
 
     spec: RunSpec
@@ -41,6 +42,7 @@ class CardFacts:
     peers: int = 0
     train_curve: Sequence[tuple[int, float]] = ()
     heldout_curve: Sequence[tuple[int, float]] = ()
+    begun_with: str | None = None
 
 
 def write_card(facts: CardFacts) -> str:
@@ -80,6 +82,8 @@ def _figures(facts: CardFacts) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     yield f"| run | `{facts.spec.run_id}` |"
+    if facts.begun_with:
+        yield f"| began with the weights in | {_plain(facts.begun_with)} |"
     yield f"| global step | {facts.step} of {training.total_steps} |"
     yield f"| samples | {facts.samples} |"
     yield f"| peers | {facts.peers} |"

@@ -55,7 +55,7 @@ from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedMan
 from swarm.clock import SwarmView
 from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import ArtelError, BadInput
+from swarm.errors import ArtelError, BadInput, OperationFailed
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.probe import ProbeServer
@@ -287,6 +287,7 @@ class _Coordinator:
         period = min(1.0, spec.leases.period)
         self.keeping = KeeperThread(self.keeper, self.tracker, self._announce, self._checkpoint_made, period)
         self.publisher = Publisher.of(spec, directory, self._announce)
+        self._tracker_error: Exception | None = None
 
     @property
     def controlled(self) -> ControlledRun:
@@ -321,19 +322,37 @@ class _Coordinator:
         say(f"to join    {self.join_line}")
 
     def serve(self, stop: threading.Event, exit_when_finished: bool, say: Say) -> None:
-        """Track and keep until told to stop."""
+        """Track and keep until told to stop; raises `ArtelError` if the beginning or the tracker fails."""
         self.say = say
         self._show_checkpoints()
         tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
         tracking.start()
+        try:
+            self._begin()
+            self._attend(stop, exit_when_finished)
+        finally:  # nobody reads a DHT that is being closed
+            stop.set()
+            self.keeping.stop(timeout=KEEPER_END_SECONDS)
+            tracking.join(timeout=10)
+        if self._tracker_error is not None:
+            words = str(self._tracker_error) or type(self._tracker_error).__name__
+            raise OperationFailed(
+                f"the tracker has failed ({words}): start the coordinator again, it goes on from its last state"
+            ) from self._tracker_error
+        self._track_once()  # the last checkpoint may be newer than the last status
+
+    def _begin(self) -> None:
         self.desk.renew()
         self.admission.renew()
         self.keeper.start(self.resumed)
-        if self.resumed.checkpoint is None and self.keeper.last_checkpoint is not None:
-            self._record_checkpoint(self.keeper.last_checkpoint)
+        first = self.keeper.last_checkpoint
+        if first is not None and first is not self.resumed.checkpoint:
+            self._record_checkpoint(first)
         self._show_checkpoints()
         self.keeping.start()
         self.publisher.start()
+
+    def _attend(self, stop: threading.Event, exit_when_finished: bool) -> None:
         renewed = time.monotonic()
         while not stop.is_set():
             if self.keeper.finished and exit_when_finished:
@@ -347,10 +366,6 @@ class _Coordinator:
                 self.board.renew_contacts()
                 renewed = time.monotonic()
             stop.wait(min(1.0, self.spec.leases.period))
-        stop.set()
-        self.keeping.stop(timeout=KEEPER_END_SECONDS)
-        tracking.join(timeout=10)
-        self._track_once()  # the last checkpoint may be newer than the last status
 
     def _renew_ticket(self) -> None:
         """Have the first coordinator renew our ticket, if we have one."""
@@ -372,9 +387,12 @@ class _Coordinator:
 
     def _record_checkpoint(self, checkpoint: Checkpoint) -> None:
         shown = self._checkpoint_status(checkpoint)
-        self.history.record_checkpoint(
-            shown.step, shown.path, shown.heldout_loss, shown.digest, checkpoint.saved_at
-        )
+        try:
+            self.history.record_checkpoint(
+                shown.step, shown.path, shown.heldout_loss, shown.digest, checkpoint.saved_at
+            )
+        except HistoryError as error:  # it may have taken the last of the disk; it is there all the same
+            logger.warning("the checkpoint of step %d is not in the history: %s", checkpoint.step, error)
 
     def _run_facts(self) -> dict[str, Any]:
         """What the tracker and the history know, for a model card."""
@@ -395,11 +413,16 @@ class _Coordinator:
 
     def _track(self, stop: threading.Event) -> None:
         period = min(LOOK_SECONDS, self.spec.leases.period)
-        while not stop.is_set():
-            started = time.monotonic()
-            self._track_once()
-            # from beginning to beginning; a machine that is too slow for it must not spend all its time here
-            stop.wait(max(period / 4, started + period - time.monotonic()))
+        try:
+            while not stop.is_set():
+                started = time.monotonic()
+                self._track_once()
+                # from beginning to beginning; a machine that is too slow for it must not spend all its time here
+                stop.wait(max(period / 4, started + period - time.monotonic()))
+        except Exception as error:  # a page that stands still must not look like a run: `serve` raises it
+            self._tracker_error = error
+        finally:
+            stop.set()
 
     def _track_once(self) -> None:
         self.tracker.finished = self.keeper.finished

@@ -127,8 +127,12 @@ class StateKeeper:
         verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
         self.sign_head()
-        if resumed.checkpoint is None and self._has_state:
+        if self._has_state and self._is_unfinished(resumed.checkpoint):
             self.checkpoint(train_loss=None)
+
+    def _is_unfinished(self, checkpoint: Checkpoint | None) -> bool:
+        """Whether there is none yet, or one of weights from elsewhere, which nobody could score without the bundle."""
+        return checkpoint is None or (checkpoint.heldout_loss is None and checkpoint.step == self.state.step)
 
     def sign_head(self) -> None:
         """Publish the head record, nobody trains below this step; nothing as long as we know no state of the run."""
@@ -194,7 +198,9 @@ class StateKeeper:
         positions = {peer: lease.text_position for peer, lease in leases if lease.text_position}
         changed = self.settings.changed
         settings = {"settings": changed.model_dump(mode="json")} if changed is not None else {}
-        return {**settings, "text_positions": positions}
+        begun_with = self.last_checkpoint.begun_with if self.last_checkpoint is not None else None
+        begun = {"begun_with": begun_with} if begun_with else {}
+        return {**settings, **begun, "text_positions": positions}
 
     def _catch_up(self, view: SwarmView) -> None:
         started = time.monotonic()

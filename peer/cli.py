@@ -15,6 +15,14 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
 )
 
+MorePeers = Annotated[list[str] | None, typer.Argument(hidden=True)]
+Fingerprint = Annotated[str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")]
+ClientMode = Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")]
+HostMaddrs = Annotated[list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")]
+AnnounceMaddrs = Annotated[list[str] | None, typer.Option(help="Addresses that others should use.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Folder for downloaded bundles and identities.")]
+
 
 def default_cache_dir() -> Path:
     """Where bundles and identities are kept: $XDG_CACHE_HOME/artel or ~/.cache/artel."""
@@ -27,14 +35,10 @@ def join(
         list[str],
         typer.Option(help="Addresses printed by `coordinator run`; several may follow one another."),
     ],
-    more_peers: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
-    ] = None,
+    more_peers: MorePeers = None,
+    run: Fingerprint = None,
     name: Annotated[str | None, typer.Option(help="Name shown on the dashboard.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")
-    ] = None,
+    device: Device = None,
     ranks: Annotated[
         int | None,
         typer.Option(
@@ -53,16 +57,10 @@ def join(
         bool, typer.Option("--gradient-checkpointing", help="Recompute activations, even if memory suffices.")
     ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; see `peer bench`.")] = False,
-    client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
-    host_maddrs: Annotated[
-        list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
-    ] = None,
-    announce_maddrs: Annotated[
-        list[str] | None, typer.Option(help="Addresses that others should use.")
-    ] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
-    ] = None,
+    client_mode: ClientMode = False,
+    host_maddrs: HostMaddrs = None,
+    announce_maddrs: AnnounceMaddrs = None,
+    cache_dir: CacheDir = None,
     stop_after_steps: Annotated[
         int | None, typer.Option(min=1, help="Leave after so many global steps.")
     ] = None,
@@ -199,26 +197,16 @@ def doctor(
         list[str] | None,
         typer.Option(help="Addresses of the `peer join` line; several may follow one another."),
     ] = None,
-    more_peers: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")
-    ] = None,
+    more_peers: MorePeers = None,
+    run: Fingerprint = None,
+    device: Device = None,
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Processes that would compute, as in join.")
     ] = None,
-    client_mode: Annotated[bool, typer.Option(help="Do not accept connections (behind a firewall).")] = False,
-    host_maddrs: Annotated[
-        list[str] | None, typer.Option(help="Where to listen, e.g. /ip4/0.0.0.0/tcp/0.")
-    ] = None,
-    announce_maddrs: Annotated[
-        list[str] | None, typer.Option(help="Addresses that others should use.")
-    ] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder for downloaded bundles and identities.")
-    ] = None,
+    client_mode: ClientMode = False,
+    host_maddrs: HostMaddrs = None,
+    announce_maddrs: AnnounceMaddrs = None,
+    cache_dir: CacheDir = None,
     ticket: Annotated[
         str | None,
         typer.Option(

@@ -180,6 +180,52 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     assert keeper.follow(view_of(step=120), train_loss=None) is None
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("bundle", "no-such-bundle", "did not start: .*no-such-bundle"),
+        ("parent", 1, "did not start: it ended with code -9"),
+    ],
+)
+def test_a_child_that_does_not_start_is_an_error_each_time_it_is_asked(
+    prepared_data, tmp_path, state, setting, value, reason
+):
+    (tmp_path / "checkpoints").mkdir()
+    worker = CheckpointWorker(SPEC, prepared_data, tmp_path / "checkpoints", tmp_path / "last")
+    worker._setup[setting] = str(tmp_path / value) if isinstance(value, str) else value
+    worker.begin()
+    for _ in range(2):
+        with pytest.raises(CheckpointFailed, match=reason):
+            worker.judge(state.snapshot(), limit=math.inf)
+        assert worker.pid is None
+
+
+def test_a_child_that_cannot_be_started_is_an_error(prepared_data, tmp_path, state, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    worker = CheckpointWorker(SPEC, prepared_data, tmp_path, tmp_path / "last")
+    with pytest.raises(CheckpointFailed, match=r"could not be started .No such file or directory"):
+        worker.judge(state.snapshot(), limit=math.inf)
+
+
+def test_weights_from_elsewhere_are_scored_once_there_is_a_bundle(worker, folder, state, prepared_data):
+    """What a run begins with is written before its held-out set is made."""
+    advance(state, 50)
+    store = CheckpointStore(folder / "checkpoints", SPEC.run_id, keep=3)
+    tokenizer = load_tokenizer(prepared_data / "tokenizer")
+    more = {"begun_with": "rulean"}
+    begun = store.write(state, tokenizer, train_loss=None, heldout_loss=None, more=more)
+    keeper = StateKeeper(state, Donor(StateUnavailable("silent")), Board(), worker, lambda _event: None)
+    keeper.start(Resumed(begun, time.time()))
+    scored = store.newest_intact()
+    assert (scored.step, scored.begun_with) == (50, "rulean")
+    assert scored.heldout_loss > 0
+    assert keeper.last_checkpoint == scored
+    assert "| began with the weights in | rulean |" in (scored.path / "README.md").read_text()
+    again = StateKeeper(state, Donor(StateUnavailable("silent")), Board(), worker, lambda _event: None)
+    again.start(Resumed(scored, time.time()))
+    assert again.last_checkpoint is scored, "scored twice"
+
+
 @pytest.mark.heavy
 def test_it_dies_with_its_parent(prepared_data, tmp_path):
     (tmp_path / "checkpoints").mkdir()

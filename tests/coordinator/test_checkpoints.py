@@ -122,6 +122,25 @@ def test_the_same_step_again_never_leaves_latest_broken(tmp_path, state, tokeniz
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_kill_between_setting_aside_and_replacing_loses_nothing(tmp_path, state, tokenizer, monkeypatch):
+    store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)
+    write(store, state, tokenizer)
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(source).name.startswith(".writing-"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(store, state, tokenizer)
+    monkeypatch.undo()
+    assert CheckpointStore(tmp_path, SPEC.run_id, keep=3).newest_intact().step == 0
+    assert find_damage(tmp_path / "latest") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000000"]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, state, tokenizer, damage):
     store = CheckpointStore(tmp_path, SPEC.run_id, keep=3)

@@ -18,6 +18,12 @@ from coordinator import control_pb2, control_pb2_grpc
 from tests.scenarios.swarm_under_test import ROOT, family
 
 LARGER_BATCH = 384
+# `coordinator` with another child for checkpoints: the module `ends_at_once` in the folder of its first argument
+WITHOUT_CHILD = """
+import sys; sys.path.insert(0, sys.argv.pop(1))
+from coordinator import checkpoint_worker; checkpoint_worker.CHILD = "ends_at_once"
+from coordinator.cli import main; main()
+"""
 
 
 def coordinator(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -126,6 +132,26 @@ def test_a_checkpoint_that_hangs_stops_neither_tracker_nor_head(make_swarm, make
     swarm.wait_for(
         lambda: swarm.status()["checkpoints"][-1]["step"] > shown["global_step"], "a checkpoint after that"
     )
+
+
+@pytest.mark.heavy
+def test_a_coordinator_whose_checkpoint_process_does_not_start_says_so_in_a_line(make_swarm, make_spec):
+    """What fails while it begins must not leave threads behind that read a closing DHT."""
+    swarm = make_swarm(make_spec())
+    (swarm.folder / "ends_at_once.py").write_text("def main():\n    raise SystemExit(3)\n")
+    arguments = [str(swarm.folder), "run", str(swarm.spec_path), "--run-dir", str(swarm.run_dir)]
+    listen = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CHILD, *arguments, *listen],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert answer.stderr.startswith("error: the process for checkpoints did not start"), answer.stderr
+    assert answer.stderr.count("\n") == 1, answer.stderr
 
 
 def child_for_checkpoints(pid: int) -> int:

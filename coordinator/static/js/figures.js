@@ -25,7 +25,8 @@ function tile(title, value, detail, age, small = null, progress = null) {
   return h(
     "dl",
     { class: "tile" },
-    h("dt", {}, title, h("span", { class: "age" }, age ?? "")),
+    // where it must break, then not between a number and its unit
+    h("dt", {}, title, h("span", { class: "age" }, (age ?? "").replace(/^(\d+) /, "$1\u00a0"))),
     h("dd", {}, value, small ? h("small", {}, ` ${small}`) : null),
     h("p", {}, detail ?? ""),
     bar,
@@ -37,8 +38,12 @@ function peersTile(age) {
   const alive = [...store.peers.values()].filter((peer) => peer.state !== "lost" && peer.state !== "leaving");
   const gpus = alive.reduce((sum, peer) => sum + (peer.device.startsWith("cuda") ? peer.ranks : 0), 0);
   const client = alive.filter((peer) => peer.client_mode).length;
-  const detail = t("peers_detail", { training: counts.training + counts.averaging, client, gpus });
-  return tile(t("peers_now"), integer(alive.length), detail, age);
+  const parts = [
+    t("peers_training", { n: counts.training + counts.averaging }),
+    client ? t("peers_client", { n: client }) : "",
+    gpus ? t("peers_gpus", { n: gpus }) : "",
+  ];
+  return tile(t("peers_now"), integer(alive.length), parts.filter(Boolean).join(", "), age);
 }
 
 function stepTile(run, age) {

@@ -25,7 +25,9 @@ export const en = {
   finished: "Finished",
   // figures
   peers_now: "Peers now",
-  peers_detail: "{training} training, {client} client mode, {gpus} {gpus|GPU|GPUs}",
+  peers_training: "{n} training",
+  peers_client: "{n} client mode",
+  peers_gpus: "{n} {n|GPU|GPUs}",
   up: "{age} since the start",
   global_step: "Global step",
   of: "of {n}",
