@@ -51,6 +51,8 @@ STAGES = {
     "look": "the tracker looks every",
 }
 
+COLUMNS = ("", "measured", "goal")
+
 SPEC = """
 name = "load"
 [model]
@@ -127,7 +129,11 @@ def measure(peers: int, viewers: int, seconds: float, processes: int) -> None:
             streams = start(["streams", address], *options, stdout=subprocess.PIPE)
             helpers.append(streams)
             usage = watch(coordinator.pid, streams, seconds)
-            report(usage, json.loads(streams.communicate()[0]), folder / "run" / "status.json")
+            answer = streams.communicate()[0]
+            if streams.returncode:
+                print_table(COLUMNS, [*cpu_rows(usage.cpu), *memory_rows(usage.moments, usage.memory)])
+                sys.exit("coordinator_load: the pages lost the coordinator; that was its cost until then")
+            report(usage, json.loads(answer), folder / "run" / "status.json")
         finally:
             for process in [*helpers, coordinator]:
                 process.kill()
@@ -160,7 +166,7 @@ def report(usage: Usage, found: dict[str, Any], status: Path) -> None:
     print()
     late = stages["late"]["p99"]
     print_table(
-        ("", "measured", "goal"),
+        COLUMNS,
         [
             *cpu_rows(usage.cpu),
             *memory_rows(usage.moments, usage.memory),
