@@ -300,22 +300,32 @@ HEADER = (
 
 
 def save_plot(costs: Sequence[Cost], path: Path) -> None:
-    """Seconds of exchange by number of peers, a line for each size of model and speed of link; needs matplotlib."""
+    """Seconds of exchange by number of peers, and by size of the model; needs matplotlib."""
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    measured = [cost for cost in costs if cost.exchange_seconds is not None and cost.links.peers > 1]
-    for key in sorted({(cost.links.millions, cost.links.megabits, cost.kind) for cost in measured}):
-        of_key = [c for c in measured if (c.links.millions, c.links.megabits, c.kind) == key]
-        points = sorted((cost.links.peers, cost.exchange_seconds or 0.0) for cost in of_key)
-        label = f"{key[0]} M values, {key[1]:g} Mbit/s, {key[2]}"
-        axes.plot([peers for peers, _ in points], [seconds for _, seconds in points], marker="o", label=label)
-    axes.set_xlabel("peers")
-    axes.set_ylabel("seconds of all-reduce a step")
-    axes.set_yscale("log")
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    figure, both = pyplot.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
+    for axes, over, name in zip(both, ("peers", "millions"), ("peers", "million values"), strict=True):
+        for label, points in _lines(costs, over).items():
+            axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
+        axes.set(xlabel=name, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
+    both[0].set_ylabel("seconds of all-reduce a step")
+    for formatted in (both[0].yaxis.set_major_formatter, both[0].yaxis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, _place: f"{value:g}"))
     figure.savefig(path)
+
+
+def _lines(costs: Sequence[Cost], over: str) -> dict[str, list[tuple[float, float]]]:
+    """Points (peers or millions, seconds) of each line, by what is the same for all of its points."""
+    other, unit = ("millions", "M values") if over == "peers" else ("peers", "peers")
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for cost in costs:
+        if cost.exchange_seconds and not cost.links.newcomers:
+            label = f"{getattr(cost.links, other)} {unit}, {cost.links.megabits:g} Mbit/s, {cost.kind}"
+            lines.setdefault(label, []).append((getattr(cost.links, over), cost.exchange_seconds))
+    return lines
 
 
 def main() -> None:
