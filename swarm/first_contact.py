@@ -25,9 +25,9 @@ from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import OperationFailed
 from swarm.lifeline import daemons_tied_to_us
 from swarm.probe import PORT_HANDLER, PortAnswer, Speed, measure_upload
-from swarm.service import BROKEN_STREAM, NoAnswer, NotReached
+from swarm.service import BROKEN_STREAM, MAX_BROKEN_STREAMS, NoAnswer, NotReached
 from swarm.sockets import name_our_sockets
-from swarm.transfer import FILE_HANDLER, MAX_BROKEN_STREAMS, FileRequest, fetch_manifest
+from swarm.transfer import FILE_HANDLER, FileRequest, fetch_manifest
 
 Result = TypeVar("Result")
 

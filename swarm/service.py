@@ -7,6 +7,7 @@ validated by whoever handles it. Peers are authenticated by libp2p: `context.rem
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -17,6 +18,11 @@ from hivemind.p2p import P2P, P2PContext, P2PDaemonError, P2PHandlerError, PeerI
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 
 Result = TypeVar("Result")
+# one after another without progress: a single stream breaks off now and then on a busy machine, and looks like one that
+# has ended
+MAX_BROKEN_STREAMS = 3
+# that somebody may go on sending after we have decided about it
+DRAIN_SECONDS = 10.0
 # what reading an answer raises if the other side dies in the middle of it
 BROKEN_STREAM = (OSError, EOFError, ValueError)
 
@@ -82,7 +88,11 @@ async def add_collect_handler(p2p: P2P, name: str, handler: CollectHandler) -> N
     """Serve `name`: a stream of messages in, one message out."""
 
     async def handle(requests: AsyncIterator[BytesValue], context: P2PContext) -> BytesValue:
-        return BytesValue(value=await handler(_values(requests), str(context.remote_id)))
+        answer = await handler(_values(requests), str(context.remote_id))
+        # the connection of whoever still sends would be reset, and the answer lost with it
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_drain(requests), DRAIN_SECONDS)
+        return BytesValue(value=answer)
 
     await p2p.add_protobuf_handler(name, handle, BytesValue, stream_input=True)
 
@@ -101,6 +111,11 @@ async def call_collect_handler(p2p: P2P, peer_id: str, name: str, messages: Iter
     except (P2PDaemonError, P2PHandlerError, *BROKEN_STREAM) as error:
         raise NoAnswer(str(error) or type(error).__name__) from None
     return answer.value
+
+
+async def _drain(requests: AsyncIterator[BytesValue]) -> None:
+    async for _request in requests:
+        pass
 
 
 async def _values(requests: AsyncIterator[BytesValue]) -> AsyncIterator[bytes]:

@@ -25,6 +25,7 @@ from hivemind.utils import MPFuture
 from hivemind.utils.asyncio import aiter_with_timeout
 
 from swarm.gate import Gate
+from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
@@ -149,6 +150,19 @@ class StateSharing(DecentralizedAverager):
     async def _receive_range(
         self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
     ) -> Snapshot:
+        """Some of the donor's tensors; asked for again if the stream breaks off, which looks as if it ended."""
+        whole = 4 * sum(torch.Size(shape).numel() for shape in shapes[first:last])
+        for _ in range(MAX_BROKEN_STREAMS):
+            step, branch, collector = await self._receive_stream(donor, shapes, first, last)
+            if step >= 0 and collector.received >= whole:
+                break
+        if step < 0:
+            raise StateUnavailable("the donor has no state to give")
+        return Snapshot(step, branch, collector.finish())
+
+    async def _receive_stream(
+        self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
+    ) -> tuple[int, str, TensorCollector]:
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
         request = runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, last]))
         opening = stub.rpc_download_tensors(request)
@@ -161,11 +175,9 @@ class StateSharing(DecentralizedAverager):
                 if step >= 0 and count != len(shapes):
                     raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
             collector.add(message.tensor_part)
-        if step < 0:
-            raise StateUnavailable("the donor has no state to give")
         if step >= 2**53 or not BRANCH.fullmatch(branch):
             raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
-        return Snapshot(step, branch, collector.finish())
+        return step, branch, collector
 
 
 def divide(sizes: Sequence[int], parts: int) -> list[tuple[int, int]]:

@@ -36,6 +36,8 @@ def pack_messages(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> li
 class TensorCollector:
     """Puts the messages of `pack_tensors` together again.
 
+    `received`: bytes of values so far, as they were sent.
+
     :param shapes: of the fp32 tensors that must arrive, in order
 
     >>> from hivemind.compression import NoCompression
@@ -49,14 +51,14 @@ class TensorCollector:
     def __init__(self, shapes: Sequence[Sequence[int]]):
         self._shapes = [tuple(shape) for shape in shapes]
         self._limit = 4 * sum(torch.Size(shape).numel() for shape in self._shapes) + OVERHEAD_BYTES
-        self._received = 0
+        self.received = 0
         self._parts: list[Any] = []
         self._tensors: list[torch.Tensor] = []
 
     def add(self, part: Any) -> None:
         """Take the next message; raises `UnfitTensors` as soon as it is clear that the rest will not fit."""
-        self._received += len(part.buffer)
-        if self._received > self._limit:
+        self.received += len(part.buffer)
+        if self.received > self._limit:
             raise UnfitTensors(f"more than the {self._limit} bytes that the tensors have were sent")
         if part.dtype and self._parts:  # only the first part of a tensor carries its type
             self._complete_tensor()

@@ -23,14 +23,13 @@ from swarm.dht import STARTUP_TIMEOUT_SECONDS, explain_daemon_error
 from swarm.errors import BadInput, OperationFailed
 from swarm.lifeline import daemons_tied_to_us
 from swarm.records import Hex
-from swarm.service import ServiceThread, add_stream_handler, add_unary_handler
+from swarm.service import MAX_BROKEN_STREAMS, ServiceThread, add_stream_handler, add_unary_handler
 from swarm.sockets import name_our_sockets
 
 MANIFEST_HANDLER = "artel.bundle.manifest"
 FILE_HANDLER = "artel.bundle.file"
 CHUNK_BYTES = 2**18
 SILENCE_SECONDS = 30.0
-MAX_BROKEN_STREAMS = 3  # in a row, without a byte: a single stream breaks now and then on a busy machine
 
 Progress = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
 

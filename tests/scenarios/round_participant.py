@@ -1,8 +1,9 @@
 """A real process that makes averaging rounds as told, one JSON object in and out per line.
 
 Used by tests that need several participants: hivemind's averager and DHT are processes keyed to their creator.
-The first line is the setup: {"folder", "values", "compression", "step", "initial_peers"}; the answer is the peer id
-and addresses. Then commands: {"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer ids}.
+The first line is the setup: {"folder", "values", "compression", "step", "breaks_off", "initial_peers"}; the answer is
+the peer id and addresses. So many streams of state as `breaks_off` says end after their first message. Then commands:
+{"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer ids}.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import torch
+from hivemind.p2p import P2PContext
+from hivemind.proto.averaging_pb2 import DownloadData
+from hivemind.proto.runtime_pb2 import ExpertRequest
 
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
@@ -33,6 +39,7 @@ def main() -> None:
     dht = open_dht(
         identity_path=identity_path, initial_peers=setup["initial_peers"], admission=Admission("test", ())
     )
+    SwarmAverager.rpc_download_tensors = breaking_off(setup["breaks_off"])  # type: ignore[method-assign]
     spec = AveragingSpec(
         matchmaking_time=2.5,
         request_timeout=1.0,
@@ -53,6 +60,22 @@ def main() -> None:
     averager.shutdown()
     dht.shutdown()
     os._exit(0)
+
+
+def breaking_off(times: int) -> Callable[..., AsyncIterator[DownloadData]]:
+    """Hand state out, but the first few times only the beginning of it."""
+    whole, left = SwarmAverager.rpc_download_tensors, [None] * times
+
+    async def rpc_download_tensors(
+        self: SwarmAverager, request: ExpertRequest, context: P2PContext
+    ) -> AsyncIterator[DownloadData]:
+        breaks_off = bool(left) and left.pop() is None
+        async for message in whole(self, request, context):
+            yield message
+            if breaks_off:
+                return
+
+    return rpc_download_tensors
 
 
 def seeded(seed: int, size: int) -> torch.Tensor:

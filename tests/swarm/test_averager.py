@@ -18,12 +18,14 @@ def start(tmp_path) -> Iterator[Start]:
     """Starts participants of one swarm, one for each list of values; the first is the others' first contact."""
     processes: list[LineProcess] = []
 
-    def start(*values: list, compression: str = "none", step: int = 0) -> list[LineProcess]:
+    def start(
+        *values: list, compression: str = "none", step: int = 0, breaks_off: int = 0
+    ) -> list[LineProcess]:
         processes.extend(LineProcess("tests.scenarios.round_participant") for _ in values)
         contact: list[str] = []
         for process, own in zip(processes, values, strict=True):
             setup = {"folder": str(tmp_path), "values": own, "compression": compression, "step": step}
-            process.tell(**setup, initial_peers=contact)
+            process.tell(**setup, breaks_off=breaks_off, initial_peers=contact)
             process.hello = process.hear()
             contact = contact or process.hello["addresses"]
         return processes
@@ -90,6 +92,18 @@ def test_state_comes_from_the_donor_that_was_asked(start):
     donor, newcomer = start([[1.0, 2.0], [[3.0], [4.0]]], [[0.0, 0.0], [[0.0], [0.0]]], step=42)
     newcomer.tell(download=donor.hello["peer_id"])
     assert newcomer.hear() == {"step": 42, "values": [[1.0, 2.0], [[3.0], [4.0]]]}
+
+
+def test_a_stream_that_breaks_off_is_opened_again(start):
+    donor, newcomer = start([[1.0, 2.0], [[3.0], [4.0]]], [[0.0, 0.0], [[0.0], [0.0]]], step=42, breaks_off=2)
+    newcomer.tell(download=donor.hello["peer_id"])
+    assert newcomer.hear() == {"step": 42, "values": [[1.0, 2.0], [[3.0], [4.0]]]}
+
+
+def test_a_donor_whose_streams_always_break_off_is_given_up(start):
+    donor, newcomer = start([[1.0], [2.0]], [[0.0], [0.0]], step=42, breaks_off=3)
+    newcomer.tell(download=donor.hello["peer_id"])
+    assert "1 of 2 tensors were sent" in newcomer.hear()["failed"]
 
 
 def test_several_donors_each_send_a_part(start):
