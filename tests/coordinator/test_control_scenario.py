@@ -117,6 +117,8 @@ def test_a_checkpoint_that_hangs_stops_neither_tracker_nor_head(make_swarm, make
     process = swarm.start_coordinator()
     peer = swarm.start_peer("peer")
     swarm.wait_for(lambda: len(swarm.steps("peer")) >= 2, "two steps", alive=peer, deadline=240)
+    # a child that is still starting has more time
+    swarm.wait_for(lambda: swarm.status()["checkpoints"], "the first checkpoint", alive=peer, deadline=240)
     child = child_for_checkpoints(process.pid)
     os.kill(child, signal.SIGSTOP)
     told = coordinator("checkpoint", "--run-dir", str(swarm.run_dir), "--wait", "1")
