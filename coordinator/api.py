@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from coordinator.downsampling import DAY
 from coordinator.history_export import Every, Table, csv_lines
 from coordinator.replay import status_at
-from coordinator.sources import From, When
+from coordinator.sources import From, Seconds, When
 from coordinator.status import PEER_STATES, RunStatus
 
 router = APIRouter(prefix="/api")
@@ -60,7 +60,7 @@ def run(source: From) -> RunFacts:
 
 
 @router.get("/at")
-def at(source: From, t: float) -> RunStatus:
+def at(source: From, t: Seconds) -> RunStatus:
     """The run as it was at Unix second `t`, put together from the history."""
     return status_at(source.history.path, t, source.current_status())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from coordinator.checkpoint_commands import evaluate, export
 from coordinator.control_commands import Control, RunDir, TlsCa, add_control_commands
 from coordinator.simulation.command import simulate_command
 from swarm.cli_support import run_app
+from swarm.errors import BadInput
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
@@ -113,6 +115,8 @@ def status(
 @app.command()
 def watch(run_dir: RunDir = None, control: Control = None, tls_ca: TlsCa = None) -> None:
     """Show the essentials of the live page in this terminal, until Ctrl-C."""
+    if not sys.stdout.isatty():
+        raise BadInput("`coordinator watch` draws in a terminal: use `coordinator status --json` in scripts")
     from coordinator.control_client import ControlClient, ControlPlace
     from coordinator.report import watch_control, watch_run
     from coordinator.run_directory import find_run_directory

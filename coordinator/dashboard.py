@@ -132,8 +132,9 @@ class DashboardServer:
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         self._host, self._port = host, port
+        # its warnings are about what strangers send to an open port
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, loop="asyncio", ws="none"
+            app, log_level="error", access_log=False, timeout_graceful_shutdown=1, loop="asyncio", ws="none"
         )
         self._server = _Server(config, getattr(app.state, "broadcaster", None))
         self._thread: threading.Thread | None = None

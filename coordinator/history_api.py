@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from coordinator.sources import From, When
+from coordinator.sources import Count, From, When
 
 router = APIRouter(prefix="/api")
 
@@ -50,7 +50,7 @@ def events(
     when: When,
     limit: Limit = 100,
     about: Literal["peers", "run"] | None = None,
-    before_id: int | None = None,
+    before_id: Count | None = None,
 ) -> Response:
     """Events in sentences, newest first; `before_id` continues a listing."""
     history = source.history
@@ -69,7 +69,7 @@ def timeline(
     request: Request,
     source: From,
     when: When,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Count = 0,
     limit: Limit = 60,
     points: Points = 800,
     find: str = "",

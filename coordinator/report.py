@@ -54,7 +54,7 @@ def describe(status: RunStatus) -> str:
     if status.split:
         lines.append("The swarm has split: some peers train apart from the others until they reload.")
     if age > OLD_AFTER_SECONDS:
-        lines.append(f"This is {age:.0f} s old: the coordinator does not run.")
+        lines.append(f"This is {age:.0f} s old: the coordinator does not run, or cannot write it.")
     return "\n".join(lines)
 
 

@@ -14,6 +14,12 @@ from coordinator.status import RunStatus
 
 KEPT_SECONDS = 1.0
 
+# up to the year 5138; what is beyond, or not a number, is refused rather than computed with
+_LATEST = 1e11
+Seconds = Annotated[float, Query(ge=0, le=_LATEST, allow_inf_nan=False)]
+# what SQLite counts with
+Count = Annotated[int, Query(ge=0, lt=2**63)]
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -52,9 +58,9 @@ async def _sources(request: Request) -> Sources:
 
 
 async def _stretch(
-    start: Annotated[float | None, Query(description="Unix seconds")] = None,
-    end: Annotated[float | None, Query(description="Unix seconds; by default the newest moment")] = None,
-    last: Annotated[float | None, Query(description="seconds up to the end, instead of start")] = None,
+    start: Annotated[Seconds | None, Query(description="Unix seconds")] = None,
+    end: Annotated[Seconds | None, Query(description="Unix seconds; by default the newest moment")] = None,
+    last: Annotated[Seconds | None, Query(description="seconds up to the end, instead of start")] = None,
 ) -> Stretch:
     return Stretch(start, end, last)
 

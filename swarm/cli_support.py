@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import typer
@@ -15,6 +16,26 @@ from typer.main import get_command
 
 from data_prep.errors import DataError
 from swarm.errors import ArtelError
+
+REPEAT_SECONDS = 60.0
+
+
+class Repeats(logging.Filter):
+    """Lets the same sentence through only every `seconds`: a full disk is met again every second."""
+
+    def __init__(self, seconds: float = REPEAT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds, self._clock = seconds, clock
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this is said."""
+        now, sentence = self._clock(), record.getMessage()
+        self._said = {said: at for said, at in self._said.items() if now - at < self._seconds}
+        if sentence in self._said:
+            return False
+        self._said[sentence] = now
+        return True
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
@@ -56,6 +77,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
 def configure_logging(debug: bool) -> None:
     """Our own messages on stderr; the libraries' only when asked for."""
     os.environ.setdefault("HIVEMIND_LOGLEVEL", "DEBUG" if debug else "CRITICAL")
+    os.environ.setdefault("GRPC_VERBOSITY", "DEBUG" if debug else "NONE")
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(asctime)s %(name)s: %(message)s",
@@ -63,6 +85,8 @@ def configure_logging(debug: bool) -> None:
         stream=sys.stderr,
     )
     if not debug:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(Repeats())
         # "Loop … that handles pid … is closed": libp2p's daemon ended after the loop that started it, as it may
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 

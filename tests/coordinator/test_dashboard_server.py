@@ -150,6 +150,25 @@ def test_bad_questions_are_refused_plainly(server: DashboardServer) -> None:
     assert httpx.get(f"{server.address}/static/../dashboard.py").status_code == 404
 
 
+@pytest.mark.parametrize("moment", ["nan", "inf", "-inf", "1e300", "-5"])
+@pytest.mark.parametrize(
+    "question",
+    ["at?t=", "counts?start=", "counts?end=", "steps?last=", "timeline?start=", "export/stays.csv?end="],
+)
+def test_moments_that_are_none_are_refused_plainly(
+    server: DashboardServer, question: str, moment: str
+) -> None:
+    answer = httpx.get(f"{server.address}/api/{question}{moment}")
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"][0] == "query"
+
+
+@pytest.mark.parametrize("question", ["events?before_id=", "timeline?offset="])
+def test_numbers_that_the_history_cannot_count_to_are_refused(server: DashboardServer, question: str) -> None:
+    assert httpx.get(f"{server.address}/api/{question}{2**63}").status_code == 422
+    assert httpx.get(f"{server.address}/api/{question}{2**63 - 1}").status_code == 200
+
+
 def test_page_may_load_nothing_from_elsewhere(server: DashboardServer) -> None:
     response = httpx.get(server.address)
     assert "default-src 'self'" in response.headers["content-security-policy"]
