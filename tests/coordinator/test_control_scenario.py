@@ -38,6 +38,23 @@ def coordinator(*arguments: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
+TRACKER_FAILS = """
+from coordinator.cli import main
+from coordinator.tracker import Tracker
+
+looks, poll = [], Tracker.poll
+
+def failing(tracker):
+    looks.append(None)
+    if len(looks) > 2:
+        raise RuntimeError("no such peer")
+    return poll(tracker)
+
+Tracker.poll = failing
+main()
+"""
+
+
 def answer(swarm, *arguments: str) -> dict:
     """What a sub-command prints as JSON for the run of this swarm."""
     done = coordinator(*arguments, "--run-dir", str(swarm.run_dir), "--json")
@@ -154,6 +171,27 @@ def test_a_coordinator_whose_checkpoint_process_does_not_start_says_so_in_a_line
     assert answer.returncode == 1, answer.stderr
     assert answer.stderr.startswith("error: the process for checkpoints did not start"), answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
+
+
+@pytest.mark.heavy
+def test_a_coordinator_whose_tracker_fails_ends_and_says_so_in_a_line(make_swarm, make_spec):
+    """A page that stands still must not look like a run."""
+    swarm = make_swarm(make_spec())
+    arguments = ["run", str(swarm.spec_path), "--run-dir", str(swarm.run_dir)]
+    listen = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
+    answer = subprocess.run(
+        [sys.executable, "-c", TRACKER_FAILS, *arguments, *listen],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert answer.returncode == 1, answer.stderr
+    last = answer.stderr.splitlines()[-1]
+    assert last.startswith("error: the tracker has failed (no such peer): start the coordinator again"), last
+    assert "Traceback" not in answer.stderr
+    assert swarm.status()["global_step"] == 0
 
 
 def child_for_checkpoints(pid: int) -> int:
