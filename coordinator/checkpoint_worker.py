@@ -163,6 +163,7 @@ class CheckpointWorker:
                 [sys.executable, "-c", f"from {CHILD} import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                start_new_session=True,  # a signal to the group is for us, also while it is starting
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
             stdin, _stdout = _pipes(process)
