@@ -8,9 +8,9 @@ nodes, stores and checks every record. Another process holds the pages' event st
 
 Lateness is from a record to the page: one more peer signs the moment of writing into its record about every second,
 and a page notes when it has unpacked that record. It is shown by stage, and beside it how often the tracker looks: a
-record waits up to so long. CPU is seconds of processor time, which a busy machine changes little. Memory is the
-proportional set size (PSS); its trend is that of the second half of the measurement, for what is remembered for minutes
-has to fill first.
+record waits up to so long. CPU is seconds of processor time, which a busy machine changes little. Memory is what is not
+a mapped file, every page once; its trend is that of the second half of the measurement, for what is remembered for
+minutes has to fill first.
 
 Compared with: the goals of one CPU core, 2 s, and memory that does not grow. Left out: what the reads of 500 real peers
 cost the nodes that hold the records; here each process reads like one peer.
@@ -39,6 +39,8 @@ from benchmarks.process_family import ByProcess, cpu_seconds, memory_mib, trend
 START_SECONDS = 900.0
 SETTLE_SECONDS = 90.0
 MEMORY_SAMPLES = 60
+# stretches of time whose ends are shown
+COURSE = 6
 # of a shorter time a trend says nothing
 TREND_SECONDS = 300.0
 GOAL_CORES, GOAL_LATE_SECONDS, GOAL_GROWTH = 1.0, 2.0, 0.02
@@ -190,14 +192,15 @@ def cpu_rows(cpu: ByProcess) -> list[tuple[str, str, str]]:
 
 
 def memory_rows(moments: list[float], memory: list[ByProcess]) -> list[tuple[str, str, str]]:
-    """Memory of each process and of all at the beginning, in the middle and at the end, and the trend since."""
+    """Memory of each process and of all over time, and the trend since the middle."""
     names = sorted(memory[-1])
     series = {name: [sample.get(name, 0.0) for sample in memory] for name in names}
     series["all"] = [sum(sample.values()) for sample in memory]
     rows = []
     for name, values in series.items():
         half = len(values) // 2
-        course = " → ".join(f"{values[place]:.0f}" for place in (0, half, -1))
+        places = [round(part * (len(values) - 1) / COURSE) for part in range(COURSE + 1)]
+        course = " ".join(f"{values[place]:.0f}" for place in places)
         long = moments[-1] - moments[half] >= TREND_SECONDS
         slope = f"{trend(moments[half:], values[half:]):+.1f} MiB/hour" if long else ""
         rows.append((f"memory, {name}", f"{course} MiB", slope))

@@ -24,13 +24,17 @@ def cpu_seconds(pid: int) -> ByProcess:
 
 
 def memory_mib(pid: int) -> ByProcess:
-    """Proportional set size (PSS) of a process and its descendants."""
+    """Anonymous and shared memory of a process and its descendants, each page once.
+
+    That is the proportional set size without mapped files: the kernel shares the libraries' pages with whoever uses
+    the same files, and with how many others that is, a process's part of them changes.
+    """
     found: ByProcess = {}
     for name, each in _named_family(pid):
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{each}/smaps_rollup").read_text()
-            size = re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)
-            found[name] = found.get(name, 0.0) + (int(size.group(1)) / 1024 if size else 0.0)
+            sizes = re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+)", text, re.MULTILINE)
+            found[name] = found.get(name, 0.0) + sum(map(int, sizes)) / 1024
     return found
 
 
