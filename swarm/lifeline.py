@@ -31,25 +31,26 @@ def die_with_parent(parent: int) -> None:
 
 @contextmanager
 def daemons_tied_to_us() -> Iterator[None]:
-    """Programs that asyncio starts inside this context, in the main thread, die with this process.
+    """Programs that hivemind starts inside this context, in the main thread, die with this process.
 
     That is libp2p's daemon, to which hivemind passes no options. It obeys every polite signal, so it is also taken out
     of our process group: a signal to the group is for us.
     """
-    original = asyncio.create_subprocess_exec
-    if sys.platform.startswith("linux"):
-        tie = functools.partial(_tie_daemon, os.getpid())
-        asyncio.create_subprocess_exec = functools.partial(original, preexec_fn=tie)
+    # not `asyncio.create_subprocess_exec`, which is another name for it: this one is hivemind's
+    original = asyncio.subprocess.create_subprocess_exec
+    tie = functools.partial(_tie_daemon, os.getpid())
+    asyncio.subprocess.create_subprocess_exec = functools.partial(original, preexec_fn=tie)
     try:
         yield
     finally:
-        asyncio.create_subprocess_exec = original
+        asyncio.subprocess.create_subprocess_exec = original
 
 
 def _tie_daemon(parent: int) -> None:
     """Runs between fork and exec."""
     os.setpgid(0, 0)
-    set_parent_death_signal(parent)
+    if sys.platform.startswith("linux"):
+        set_parent_death_signal(parent)
 
 
 def ignore_polite_signals() -> None:

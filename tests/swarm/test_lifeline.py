@@ -1,0 +1,74 @@
+"""Whose signals libp2p's daemon hears, and how long it lives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.line_process import ROOT
+
+NODE = """
+import pathlib, signal, sys
+from swarm.admission import Admission
+from swarm.dht import open_dht
+
+if __name__ == "__main__":
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    dht = open_dht(identity_path=pathlib.Path(sys.argv[1]), admission=Admission("run", ()))
+    print(dht.pid, flush=True)
+    for line in sys.stdin:
+        print(*dht.get_visible_maddrs(), flush=True)
+"""
+DEADLINE = 20.0
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", NODE, str(tmp_path / "identity.key")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def daemon_of(dht: int) -> int:
+    listings = Path(f"/proc/{dht}/task").glob("*/children")
+    (daemon,) = (int(child) for listing in listings for child in listing.read_text().split())
+    assert "p2pd" in Path(f"/proc/{daemon}/cmdline").read_text()
+    return daemon
+
+
+def test_the_daemon_hears_nothing_of_signals_to_our_group_and_dies_with_us(
+    node: subprocess.Popen[str],
+) -> None:
+    assert node.stdin is not None
+    assert node.stdout is not None
+    dht = int(node.stdout.readline())
+    daemon = daemon_of(dht)
+    os.killpg(node.pid, signal.SIGINT)
+    os.killpg(node.pid, signal.SIGTERM)
+    node.stdin.write("\n")
+    node.stdin.flush()
+    assert "/p2p/" in node.stdout.readline()
+    assert daemon_of(dht) == daemon
+    # wakes up when the process ends, also one that is not our child
+    with os.fdopen(os.pidfd_open(daemon)) as watched:
+        node.kill()
+        ended, _, _ = select.select([watched], [], [], DEADLINE)
+    assert ended
