@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker, Ve
 from coordinator.checkpoints import Checkpoint, CheckpointStore, find_damage, read_checkpoint
 from coordinator.events import Event
 from coordinator.last_state import read_last_state
-from coordinator.state_keeper import Resumed, StateKeeper
+from coordinator.state_keeper import RETRY_SECONDS, Resumed, StateKeeper
 from data_prep.tokenizer import load_tokenizer
 from swarm.clock import SwarmView
 from swarm.errors import OperationFailed
@@ -165,7 +166,9 @@ def test_a_child_that_is_killed_while_it_works_is_an_error_with_a_reason(worker,
 
 
 def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatch, tmp_path):
-    monkeypatch.setattr("coordinator.state_keeper.RETRY_SECONDS", 0.2)
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr("coordinator.state_keeper.time", clock)
     disk = FullDisk(tmp_path)
     keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), disk, lambda _event: None)
     keeper.start(Resumed(disk.checkpoint(0), time.time()))
@@ -175,7 +178,7 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     assert keeper.follow(view_of(step=120), train_loss=None) is None
     assert disk.attempts == 1, "tried again at once"
     disk.free = True
-    time.sleep(0.25)
+    now += RETRY_SECONDS
     assert keeper.follow(view_of(step=120), train_loss=None).step == 120
     assert keeper.follow(view_of(step=120), train_loss=None) is None
 
