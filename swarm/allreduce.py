@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from hivemind.averaging.allreduce import AllReduceRunner
 from hivemind.averaging.partition import BannedException, TensorPartReducer
-from hivemind.p2p import PeerID, StubBase
+from hivemind.p2p import P2PContext, PeerID, StubBase
 from hivemind.proto import averaging_pb2
 
+from swarm.closing import only, until_receiver_closes
 from swarm.guard import PartGuard, RoundLimits, size_of
 from swarm.robust import CentredClipping
 
@@ -125,17 +126,27 @@ class SteadfastAllReduce(AllReduceRunner):
             logger.warning("%s %s", peer, why)
             self.offenders[peer] = why
 
+    async def rpc_aggregate_part(
+        self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.AveragingData]:
+        """Average what a sender sends; then leave it to the sender to close the stream."""
+        async for message in super().rpc_aggregate_part(stream, context):
+            yield message
+        await until_receiver_closes()
+
     def _get_peer_stub(self, peer: PeerID) -> Any:
-        return _PromptStub(super()._get_peer_stub(peer), self.sender_timeout)
+        parts = self.tensor_part_container.num_parts_by_peer[self.ordered_peer_ids.index(peer)]
+        return _PromptStub(super()._get_peer_stub(peer), self.sender_timeout, parts)
 
 
 class _PromptStub:
-    """Opens streams within a time limit."""
+    """Opens a stream within a time limit, and closes it as soon as all parts have come back."""
 
-    def __init__(self, stub: StubBase, timeout: float | None):
-        self._stub, self._timeout = stub, timeout
+    def __init__(self, stub: StubBase, timeout: float | None, parts: int):
+        self._stub, self._timeout, self._parts = stub, timeout, parts
 
     async def rpc_aggregate_part(
         self, inputs: AsyncIterator[averaging_pb2.AveragingData]
     ) -> AsyncIterator[averaging_pb2.AveragingData]:
-        return await asyncio.wait_for(self._stub.rpc_aggregate_part(inputs), self._timeout)
+        stream = await asyncio.wait_for(self._stub.rpc_aggregate_part(inputs), self._timeout)
+        return only(self._parts, stream)

@@ -24,6 +24,7 @@ from hivemind.proto import averaging_pb2, runtime_pb2
 from hivemind.utils import MPFuture
 from hivemind.utils.asyncio import aiter_with_timeout
 
+from swarm.closing import until_receiver_closes
 from swarm.gate import Gate
 from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Snapshot
@@ -112,6 +113,8 @@ class StateSharing(DecentralizedAverager):
                     await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
             yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
             metadata = b""
+        if not metadata:
+            await until_receiver_closes()
 
     def _asked_range(self, metadata: bytes) -> tuple[int, int]:
         first, last = self.serializer.loads(metadata)
@@ -151,10 +154,9 @@ class StateSharing(DecentralizedAverager):
         self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
     ) -> Snapshot:
         """Some of the donor's tensors; asked for again if the stream breaks off, which looks as if it ended."""
-        whole = 4 * sum(torch.Size(shape).numel() for shape in shapes[first:last])
         for _ in range(MAX_BROKEN_STREAMS):
             step, branch, collector = await self._receive_stream(donor, shapes, first, last)
-            if step >= 0 and collector.received >= whole:
+            if step >= 0 and collector.has_all:
                 break
         if step < 0:
             raise StateUnavailable("the donor has no state to give")
@@ -168,13 +170,17 @@ class StateSharing(DecentralizedAverager):
         opening = stub.rpc_download_tensors(request)
         stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
         step, branch, collector = -1, "", TensorCollector(shapes[first:last])
-        async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
-            if message.metadata:
-                metadata = self.serializer.loads(message.metadata)
-                step, branch, count = int(metadata["step"]), str(metadata["branch"]), int(metadata["tensors"])
-                if step >= 0 and count != len(shapes):
-                    raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
-            collector.add(message.tensor_part)
+        async with contextlib.aclosing(stream):
+            async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
+                if message.metadata:
+                    metadata = self.serializer.loads(message.metadata)
+                    step, branch = int(metadata["step"]), str(metadata["branch"])
+                    count = int(metadata["tensors"])
+                    if step >= 0 and count != len(shapes):
+                        raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
+                collector.add(message.tensor_part)
+                if collector.has_all:
+                    break
         if step >= 2**53 or not BRANCH.fullmatch(branch):
             raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
         return step, branch, collector

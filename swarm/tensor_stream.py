@@ -50,10 +50,16 @@ class TensorCollector:
 
     def __init__(self, shapes: Sequence[Sequence[int]]):
         self._shapes = [tuple(shape) for shape in shapes]
-        self._limit = 4 * sum(torch.Size(shape).numel() for shape in self._shapes) + OVERHEAD_BYTES
+        self._whole = 4 * sum(torch.Size(shape).numel() for shape in self._shapes)
+        self._limit = self._whole + OVERHEAD_BYTES
         self.received = 0
         self._parts: list[Any] = []
         self._tensors: list[torch.Tensor] = []
+
+    @property
+    def has_all(self) -> bool:
+        """Whether as many bytes as the tensors have have come; those sent uncompressed, that is."""
+        return self.received >= self._whole
 
     def add(self, part: Any) -> None:
         """Take the next message; raises `UnfitTensors` as soon as it is clear that the rest will not fit."""

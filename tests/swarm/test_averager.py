@@ -125,7 +125,7 @@ def test_a_state_that_does_not_fit_is_refused_with_the_reason(start):
         "not finite": [[1.0, float("nan")]],
         "float32[3]": [[1.0, 2.0, 3.0]],
         "2 tensors, not 1": [[1.0, 2.0], [3.0]],
-        "more than the": [{"seed": 1, "size": 600_000}],
+        "float32[600000], not": [{"seed": 1, "size": 600_000}],
     }
     *donors, newcomer = start(*donations.values(), [[0.0, 0.0]])
     for donor, reason in zip(donors, donations, strict=True):

@@ -1,0 +1,31 @@
+"""Whoever receives a stream closes it, for the end of what is sent can be lost when the sender does.
+
+On slow links and busy machines about one stream in a hundred ended before its last message had come, which looks like
+the end of it. So who sends waits until the other side, which knows how much must come, has closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
+
+Message = TypeVar("Message")
+# how long the last message may be on its way
+LINGER_SECONDS = 10.0
+
+
+async def until_receiver_closes() -> None:
+    """Call at the end of a handler that answers with a stream; hivemind cancels it when the other side closes."""
+    await asyncio.sleep(LINGER_SECONDS)
+
+
+async def only(count: int, stream: AsyncGenerator[Message, None]) -> AsyncIterator[Message]:
+    """So many messages of a stream, which is closed then."""
+    async with contextlib.aclosing(stream):
+        async for message in stream:
+            yield message
+            count -= 1
+            if count == 0:
+                return
