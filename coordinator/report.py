@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -82,21 +82,26 @@ def describe_checkpoint(checkpoint: CheckpointStatus) -> str:
 
 
 def watch_run(run_dir: Path) -> None:
-    """Draw the run in the terminal again and again, until Ctrl-C."""
+    """Draw the run in the terminal again and again, until Ctrl-C or SIGTERM."""
     history = HistoryReader(RunDirectory(run_dir).history_path)
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        Live(auto_refresh=False, screen=True) as live,
-    ):
+    with _screen() as live:
         while True:
             counts = history.counts(start=time.time() - WATCHED_HISTORY_SECONDS)
             live.update(view(read_status(run_dir), counts), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
+@contextlib.contextmanager
+def _screen() -> Iterator[Live]:
+    """The whole terminal until the process is told to end; then it is as it was before."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, screen=True) as live:
+        yield live
+
+
 def watch_control(client: ControlClient) -> None:
     """The same over the control API of a run elsewhere."""
-    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, screen=True) as live:
+    with _screen() as live:
         for message in client.stream(lambda api, **how: api.Watch(control_pb2.WatchRequest(), **how)):
             live.update(view(status_of(message)), refresh=True)
 

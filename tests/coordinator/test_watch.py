@@ -38,17 +38,24 @@ def read_until(terminal: int, words: bytes, deadline: float = 60.0) -> bytes:
     return shown
 
 
-def test_essentials_are_drawn_until_interrupted(run_dir: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_essentials_are_drawn_until_told_to_end(run_dir: Path, signum: signal.Signals) -> None:
     ours, its = pty.openpty()
     process = subprocess.Popen(
-        [*WATCH, str(run_dir)], stdin=its, stdout=its, stderr=its, env={**os.environ, "COLUMNS": "120"}
+        [*WATCH, str(run_dir)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "COLUMNS": "120"},
+        # a shell's background jobs, and with them these tests, may ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(its)
     try:
         shown = read_until(ours, b"otter-2").decode(errors="replace")
         assert "peers over time" in shown
         assert "otter-1" in shown
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         read_until(ours, b"\x1b[?1049l")  # the terminal is as it was before
         assert process.wait(timeout=30) == 0
     finally:
