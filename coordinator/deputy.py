@@ -49,11 +49,11 @@ def be_commissioned(
         invitation, and the first contact must be the authority
     :raises BadInput: there is no key, no address, or the run there is another one, or does not want us
     """
+    authority = _authority_of(authority_path) if authority_path is not None else None
     if not contacts:
         raise BadInput(
             "--authority and --ticket need --initial-peers: addresses of the run that the first coordinator serves"
         )
-    authority = _authority_of(authority_path) if authority_path is not None else None
     if authority is not None:
         credentials.keep(write_ticket(authority, spec.run_id, identity.peer_id, OWN_NAME, "coordinator"))
     signed, bundle = fetch_bundle(

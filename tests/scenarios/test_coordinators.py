@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from swarm.identity import Identity
 from tests.scenarios.swarm_under_test import LOOPBACK, ROOT, SwarmUnderTest, kill_group
 
 
@@ -69,8 +70,11 @@ def test_wrong_commissions_and_checkpoints_are_told_in_a_line(make_spec, tmp_pat
     spec = make_spec()
     empty = tmp_path / "empty"
     empty.mkdir()
+    key = tmp_path / "identity.key"
+    Identity.generate().save(key)
     cases = {
         "does not exist: copy identity.key": ("--authority", str(tmp_path / "none.key")),
+        "--authority and --ticket need --initial-peers": ("--authority", str(key)),
         "is not a directory": ("--resume-from", str(tmp_path / "none")),
         "holds no checkpoint": ("--resume-from", str(empty)),
     }
