@@ -22,7 +22,7 @@ from hivemind.averaging.partition import BannedException, TensorPartReducer
 from hivemind.p2p import P2PContext, PeerID, StubBase
 from hivemind.proto import averaging_pb2
 
-from swarm.closing import only, until_receiver_closes
+from swarm.closing import lingering, only
 from swarm.guard import PartGuard, RoundLimits, size_of
 from swarm.robust import CentredClipping
 
@@ -129,10 +129,10 @@ class SteadfastAllReduce(AllReduceRunner):
     async def rpc_aggregate_part(
         self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
     ) -> AsyncIterator[averaging_pb2.AveragingData]:
-        """Average what a sender sends; then leave it to the sender to close the stream."""
-        async for message in super().rpc_aggregate_part(stream, context):
+        """Average what a sender sends; if all of it could be, leave it to the sender to close the stream."""
+        averages = super().rpc_aggregate_part(stream, context)
+        async for message in lingering(self.tensor_part_reducer.num_parts, averages):
             yield message
-        await until_receiver_closes()
 
     def _get_peer_stub(self, peer: PeerID) -> Any:
         parts = self.tensor_part_container.num_parts_by_peer[self.ordered_peer_ids.index(peer)]

@@ -1,7 +1,7 @@
 """Whoever receives a stream closes it, for the end of what is sent can be lost when the sender does.
 
-On slow links and busy machines about one stream in a hundred ended before its last message had come, which looks like
-the end of it. So who sends waits until the other side, which knows how much must come, has closed.
+On slow links and busy machines a stream ends now and then before its last message has come, which looks like the end of
+it. So who has sent everything waits until the other side, which knows how much must come, has closed.
 """
 
 from __future__ import annotations
@@ -29,3 +29,12 @@ async def only(count: int, stream: AsyncGenerator[Message, None]) -> AsyncIterat
             count -= 1
             if count == 0:
                 return
+
+
+async def lingering(count: int, stream: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """All messages of a stream; if they were as many as the receiver waits for, it is left to the receiver to close."""
+    async for message in stream:
+        yield message
+        count -= 1
+    if count == 0:
+        await until_receiver_closes()

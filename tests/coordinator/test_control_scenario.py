@@ -18,6 +18,7 @@ from coordinator import control_pb2, control_pb2_grpc
 from tests.scenarios.swarm_under_test import ROOT, family
 
 LARGER_BATCH = 384
+MAIN = "from coordinator.cli import main; main()"
 # `coordinator` with another child for checkpoints: the module `ends_at_once` in the folder of its first argument
 WITHOUT_CHILD = """
 import sys; sys.path.insert(0, sys.argv.pop(1))
@@ -25,19 +26,7 @@ from coordinator import checkpoint_worker; checkpoint_worker.CHILD = "ends_at_on
 from coordinator.cli import main; main()
 """
 
-
-def coordinator(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from coordinator.cli import main; main()", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        check=False,
-    )
-
-
+# with a tracker that fails at its third look
 TRACKER_FAILS = """
 from coordinator.cli import main
 from coordinator.tracker import Tracker
@@ -53,6 +42,21 @@ def failing(tracker):
 Tracker.poll = failing
 main()
 """
+LISTEN = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
+
+
+def coordinator(
+    *arguments: str, main: str = MAIN, timeout: float = 100, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", main, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
 
 
 def answer(swarm, *arguments: str) -> dict:
@@ -159,15 +163,7 @@ def test_a_coordinator_whose_checkpoint_process_does_not_start_says_so_in_a_line
     swarm = make_swarm(make_spec())
     (swarm.folder / "ends_at_once.py").write_text("def main():\n    raise SystemExit(3)\n")
     arguments = [str(swarm.folder), "run", str(swarm.spec_path), "--run-dir", str(swarm.run_dir)]
-    listen = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
-    answer = subprocess.run(
-        [sys.executable, "-c", WITHOUT_CHILD, *arguments, *listen],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    answer = coordinator(*arguments, *LISTEN, main=WITHOUT_CHILD, timeout=240)
     assert answer.returncode == 1, answer.stderr
     assert answer.stderr.startswith("error: the process for checkpoints did not start"), answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
@@ -178,15 +174,7 @@ def test_a_coordinator_whose_tracker_fails_ends_and_says_so_in_a_line(make_swarm
     """A page that stands still must not look like a run."""
     swarm = make_swarm(make_spec())
     arguments = ["run", str(swarm.spec_path), "--run-dir", str(swarm.run_dir)]
-    listen = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
-    answer = subprocess.run(
-        [sys.executable, "-c", TRACKER_FAILS, *arguments, *listen],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    answer = coordinator(*arguments, *LISTEN, main=TRACKER_FAILS, timeout=240)
     assert answer.returncode == 1, answer.stderr
     last = answer.stderr.splitlines()[-1]
     assert last.startswith("error: the tracker has failed (no such peer): start the coordinator again"), last

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from swarm.closing import only, until_receiver_closes
+import pytest
+
+from swarm.closing import lingering, only
 
 
 class Sender:
-    """Sends numbers, then waits to be closed, as our handlers do."""
+    """Sends numbers and waits to be closed, as our handlers do."""
 
     def __init__(self, numbers: int):
         self.closed = False
@@ -17,11 +19,15 @@ class Sender:
 
     async def stream(self) -> AsyncIterator[int]:
         try:
-            for number in range(self._numbers):
+            async for number in lingering(self._numbers, counting(self._numbers)):
                 yield number
-            await until_receiver_closes()
         finally:
             self.closed = True
+
+
+async def counting(numbers: int) -> AsyncIterator[int]:
+    for number in range(numbers):
+        yield number
 
 
 async def received(sender: Sender, count: int) -> list[int]:
@@ -41,10 +47,24 @@ def test_a_stream_with_too_much_is_closed_all_the_same():
 
 
 def test_a_stream_that_ends_too_soon_ends():
-    async def short() -> AsyncIterator[int]:
-        yield 0
-
     async def scenario() -> list[int]:
-        return [number async for number in only(2, short())]  # type: ignore[arg-type]
+        return [number async for number in only(2, counting(1))]  # type: ignore[arg-type]
 
     assert asyncio.run(scenario()) == [0]
+
+
+def test_who_could_not_send_everything_closes_at_once():
+    async def scenario() -> list[int]:
+        return [number async for number in lingering(2, counting(1))]
+
+    assert asyncio.run(asyncio.wait_for(scenario(), timeout=5)) == [0]
+
+
+def test_who_has_sent_everything_does_not_close():
+    async def scenario() -> None:
+        stream = lingering(1, counting(1))
+        assert await anext(stream) == 0
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(stream), timeout=0.2)
+
+    asyncio.run(scenario())
