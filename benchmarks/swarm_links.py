@@ -4,8 +4,9 @@
                                      [--steps 4] [--only overlap blocking hivemind] [--newcomers 0]
                                      [--slow 1] [--plot FILE] [--json FILE]
 
-Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions; averaging is
-real, computing is a sleep. Given several values, every combination is run. Prints for each
+Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions, with TCP's
+usual congestion control (cubic); averaging is real, computing is a sleep. Peers are told the bandwidth that others
+measure when they join. Given several values, every combination is run. Prints for each
 - utilisation: time computing / wall time, from the end of the first step to the end of the last, mean over peers;
 - samples/s of the swarm: computing here is a sleep, so that one peer alone makes 16;
 - exchange: seconds of all-reduce a step (gradients, and parameters where the step re-averages them), and efficiency:
@@ -131,6 +132,7 @@ class Hosts:
             "initial_peers": list[str](),
             "peers": links.peers,
             "steps": steps,
+            "megabits": links.megabits,
         }
         for host in range(count):
             self._network.shape(host, links.megabits)

@@ -7,13 +7,17 @@ Two things in hivemind 1.1.12 make everyone wait for the whole `allreduce_timeou
 - Opening a stream to a reducer has no time limit.
 
 And it adds whatever it is sent, and takes over whatever it gets back.
+
+It also sends all that it has as fast as it can, in parts of one size for every link. On a slow link some streams then
+run ahead of others, whose reducers end late and leave links idle; so here few parts are on their way to a reducer at a
+time, and they are smaller where the link is slow (`python -m benchmarks.swarm_links` for what that saves).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,8 +32,27 @@ from swarm.robust import CentredClipping
 
 logger = logging.getLogger(__name__)
 
+# what the slowest link of a group carries in this time is a part: shorter ones cost processor time, longer ones wait
+PART_SECONDS = 0.02
+PART_BYTES = (2**16, 2**19)
+# a reducer reads two parts ahead of the one it reduces: with fewer it would hear nothing, and think us gone
+PARTS_ON_THEIR_WAY = 4
+
 # (index of the sender, why)
 OnOffence = Callable[[int, str], None]
+
+
+def part_bytes(bandwidths: Iterable[float | None]) -> int:
+    """Size of the parts that a group exchanges, by its members' bandwidths in Mbit/s; None is not known.
+
+    >>> part_bytes([100.0, 30.0, None])
+    75000
+    """
+    known = [bandwidth for bandwidth in bandwidths if bandwidth]
+    smallest, largest = PART_BYTES
+    if not known:
+        return largest
+    return round(min(max(min(known) * 1e6 / 8 * PART_SECONDS, smallest), largest))
 
 
 class GuardedReducer(TensorPartReducer):
@@ -102,6 +125,7 @@ class SteadfastAllReduce(AllReduceRunner):
             lambda index, why: self._remember(self.sender_peer_ids[index], why),
             robust,
         )
+        self._room = [asyncio.Semaphore(PARTS_ON_THEIR_WAY) for _peer in self.ordered_peer_ids]
         self._register = container.register_processed_part
         container.register_processed_part = self._register_if_it_fits
 
@@ -120,6 +144,15 @@ class SteadfastAllReduce(AllReduceRunner):
             part = torch.zeros_like(self._parts[peer_index][part_index])
             container.failed_size += part.numel()
         self._register(peer_index, part_index, part)
+        self._room[peer_index].release()
+
+    async def _generate_input_for_peer(self, peer_index: int) -> AsyncIterator[averaging_pb2.AveragingData]:
+        """Our values for a reducer, no more parts at a time than there is room for on the way."""
+        async for part in super()._generate_input_for_peer(peer_index):
+            # who reduces nothing is sent nothing back before all of its parts have come
+            if not self.should_delay_results(self.peer_id):
+                await self._room[peer_index].acquire()
+            yield part
 
     def _remember(self, peer: PeerID, why: str) -> None:
         if peer not in self.offenders:

@@ -37,7 +37,7 @@ from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
 from hivemind.utils.asyncio import achain, anext, as_aiter, azip
 
-from swarm.allreduce import SteadfastAllReduce
+from swarm.allreduce import SteadfastAllReduce, part_bytes
 from swarm.codecs import compression_for
 from swarm.dht import TiedDHT
 from swarm.gate import Gate
@@ -66,7 +66,7 @@ class SwarmAverager(StateSharing):
     ...     RoundKind.GRADIENTS, step=7, branch="", group_size=3, weight=96.0, samples=96, weights={}
     ... )
 
-    `bandwidth`: of our link, in any unit that is the same for everyone; None while it is not known.
+    `bandwidth`: of our link, in Mbit/s; None while it is not known.
 
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
     :param state_source: called in this process whenever a newcomer asks for state
@@ -290,6 +290,8 @@ class SwarmAverager(StateSharing):
                 await self._gate.admits(str(peer)) and self._is_plausible(gathered)
             ):
                 raise MatchmakingException(f"the group has a member that may not average with us: {peer}")
+        bandwidths = [self.serializer.loads(gathered)[0] for gathered in group_info.gathered]
+        kwargs["part_size_bytes"] = part_bytes(bandwidths)
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
         round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
         return (gathered, round_id, *self._received, time.monotonic() - started)

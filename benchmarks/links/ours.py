@@ -75,6 +75,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     setup = hear()
     peer = BarePeer(RunSpec.model_validate_json(setup["spec"]), setup["folder"], setup["initial_peers"])
+    peer.averager.bandwidth = setup["megabits"]
     if not setup["newcomer"]:
         peer.presence.update(state=PeerState.TRAINING)
     say(addresses=[str(address) for address in peer.dht.get_visible_maddrs()])

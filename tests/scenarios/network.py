@@ -70,10 +70,15 @@ class Network:
         self._link("set", f"host{host}", "up")
 
     def shape(self, host: int, megabits: float) -> None:
-        """Let a host send and receive at most so many megabits a second each."""
+        """Let a host send and receive at most so many megabits a second each.
+
+        Its TCP then avoids congestion by cubic, as Linux does unless told otherwise: this machine may have been.
+        """
         limit = ("root", "tbf", "rate", f"{megabits}mbit", "burst", "128kb", "latency", "200ms")
         _tc("-n", self._namespace(host), "qdisc", "replace", "dev", "eth0", *limit)
         _tc("-n", self._switch, "qdisc", "replace", "dev", f"host{host}", *limit)
+        route = (f"{self._subnet}.0/24", "dev", "eth0", "src", self.address(host), "congctl", "cubic")
+        _ip("-n", self._namespace(host), "route", "replace", *route)
 
     def split(self) -> None:
         """Cut the even hosts from the odd ones."""
