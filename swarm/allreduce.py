@@ -16,6 +16,7 @@ time, and they are smaller where the link is slow (`python -m benchmarks.swarm_l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
@@ -37,6 +38,8 @@ PART_SECONDS = 0.02
 PART_BYTES = (2**16, 2**19)
 # a reducer reads two parts ahead of the one it reduces: with fewer it would hear nothing, and think us gone
 PARTS_ON_THEIR_WAY = 4
+# only by sending do we notice that a reducer has closed the stream
+ROOM_SECONDS = 2.0
 
 # (index of the sender, why)
 OnOffence = Callable[[int, str], None]
@@ -147,11 +150,12 @@ class SteadfastAllReduce(AllReduceRunner):
         self._room[peer_index].release()
 
     async def _generate_input_for_peer(self, peer_index: int) -> AsyncIterator[averaging_pb2.AveragingData]:
-        """Our values for a reducer, no more parts at a time than there is room for on the way."""
+        """Our values for a reducer; when enough are on their way, the next when one has come back, or after a while."""
         async for part in super()._generate_input_for_peer(peer_index):
             # who reduces nothing is sent nothing back before all of its parts have come
             if not self.should_delay_results(self.peer_id):
-                await self._room[peer_index].acquire()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._room[peer_index].acquire(), ROOM_SECONDS)
             yield part
 
     def _remember(self, peer: PeerID, why: str) -> None:

@@ -44,7 +44,7 @@ class Member(SteadfastAllReduce):
             compression=NoCompression(),
             part_size_bytes=parts,
             sender_timeout=5.0,
-            reducer_timeout=10.0,
+            reducer_timeout=60.0,
         )
         group.append(self)
 
@@ -54,11 +54,13 @@ class Member(SteadfastAllReduce):
     async def _hand_over(self, peer: PeerID, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
         reducer = next(member for member in self._group if member.peer_id == peer)
         on_their_way: asyncio.Queue[Any] = asyncio.Queue()
-        returned = 0
+        returned, closed = 0, False
 
         async def send() -> None:
             sent = 0
             async for part in parts:
+                if closed:
+                    raise ConnectionError("the stream is closed")
                 sent += 1
                 self.most = max(self.most, sent - returned)
                 on_their_way.put_nowait(part)
@@ -69,13 +71,14 @@ class Member(SteadfastAllReduce):
                 yield part
 
         async def averages() -> AsyncIterator[Any]:
-            nonlocal returned
+            nonlocal returned, closed
             context = SimpleNamespace(remote_id=self.peer_id)
             async for average in reducer.rpc_aggregate_part(arriving(), context):  # type: ignore[arg-type]
                 returned += 1
                 yield average
                 if returned == reducer.tensor_part_reducer.num_parts:
-                    break  # as whoever has all averages closes the stream
+                    return  # as whoever has all averages closes the stream
+            closed = True
             await sending
 
         sending = asyncio.create_task(send())
@@ -86,13 +89,27 @@ class Member(SteadfastAllReduce):
         return [value.item() for tensor in self.values async for delta in self for value in (tensor + delta)]
 
 
-def averaged(fractions: Sequence[float]) -> tuple[list[Member], list[set[float]]]:
-    """All members of a group after a round, and the values that each of them has then."""
+class Quitter(Member):
+    """Closes each stream after two parts."""
+
+    async def rpc_aggregate_part(self, stream: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        averages = super().rpc_aggregate_part(stream, context)
+        for _part in range(2):
+            yield await anext(averages)
+
+
+def averaged(
+    fractions: Sequence[float], first: type[Member] = Member
+) -> tuple[list[Member], list[set[float]]]:
+    """All members of a group after a round, and the values that each of them has then.
+
+    :param first: kind of the first member
+    """
 
     async def scenario() -> tuple[list[Member], list[set[float]]]:
         group: list[Member] = []
-        for _fraction in fractions:
-            Member(group, fractions)
+        for index in range(len(fractions)):
+            (Member if index else first)(group, fractions)
         rounds = asyncio.gather(*(member.average() for member in group))
         return group, [set(values) for values in await asyncio.wait_for(rounds, timeout=30)]
 
@@ -109,6 +126,12 @@ def test_who_reduces_nothing_sends_everything_before_anything_comes_back():
     members, values = averaged([0.5, 0.5, 0.0])
     assert values == [{1.0}] * 3
     assert members[2].most > PARTS_ON_THEIR_WAY
+
+
+def test_a_reducer_that_closes_the_stream_is_given_up_soon():
+    members, values = averaged([1 / 3, 1 / 3, 1 / 3], first=Quitter)
+    assert [1.0 in found for found in values] == [True] * 3  # what the other two have reduced
+    assert [member.tensor_part_container.failed_size > 0 for member in members] == [False, True, True]
 
 
 def test_parts_are_smaller_on_slow_links():
