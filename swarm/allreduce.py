@@ -16,7 +16,6 @@ time, and they are smaller where the link is slow (`python -m benchmarks.swarm_l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from hivemind.p2p import P2PContext, PeerID, StubBase
 from hivemind.proto import averaging_pb2
 
 from swarm.closing import lingering, only
+from swarm.flow_control import wait_at_most
 from swarm.guard import PartGuard, RoundLimits, size_of
 from swarm.robust import CentredClipping
 
@@ -154,8 +154,7 @@ class SteadfastAllReduce(AllReduceRunner):
         async for part in super()._generate_input_for_peer(peer_index):
             # who reduces nothing is sent nothing back before all of its parts have come
             if not self.should_delay_results(self.peer_id):
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._room[peer_index].acquire(), ROOM_SECONDS)
+                await wait_at_most(ROOM_SECONDS, self._room[peer_index].acquire())
             yield part
 
     def _remember(self, peer: PeerID, why: str) -> None:

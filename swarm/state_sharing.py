@@ -22,19 +22,23 @@ from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2, runtime_pb2
 from hivemind.utils import MPFuture
-from hivemind.utils.asyncio import aiter_with_timeout
+from hivemind.utils.asyncio import aiter_with_timeout, anext
 
 from swarm.closing import until_receiver_closes
+from swarm.flow_control import Room, Words, messages_ahead
 from swarm.gate import Gate
 from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Snapshot
 from swarm.spec import AveragingSpec
-from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_tensors
+from swarm.tensor_stream import MESSAGE_BYTES, TensorCollector, UnfitTensors, pack_tensors
 
 logger = logging.getLogger(__name__)
 
 BRANCH_HEX_DIGITS = 16
 BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
+
+# how old what a newcomer gets may be: a step is longer
+SAME_COPY_SECONDS = 0.5
 
 # the state to hand to a newcomer, or None when there is nothing to give
 StateSource = Callable[[], "Snapshot | None"]
@@ -55,6 +59,7 @@ class StateSharing(DecentralizedAverager):
     _gate: Gate
     _state_source: StateSource | None
     _no_round: asyncio.Event
+    _copy: asyncio.Future[Any] | None = None
 
     def download_state(self, *donors: str, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
         """Fetch the training state, a part from each donor.
@@ -98,23 +103,50 @@ class StateSharing(DecentralizedAverager):
         yield  # hivemind wants a stream
 
     async def rpc_download_tensors(
-        self, request: runtime_pb2.ExpertRequest, context: P2PContext
+        self, words: AsyncIterator[runtime_pb2.ExpertRequest], context: P2PContext
     ) -> AsyncIterator[averaging_pb2.DownloadData]:
-        """Stream a range of our current state: metadata in the first message, then the tensors uncompressed."""
+        """Stream a range of our current state: metadata in the first message, then the tensors uncompressed.
+
+        :param words: see `swarm.flow_control`; the first one names the range
+        """
         if not await self._gate.admits(str(context.remote_id)):
             logger.warning("%s may not have our state", context.remote_id)
             return
+        request = await asyncio.wait_for(anext(words), self._spec.next_chunk_timeout)
         first, last = self._asked_range(request.metadata)
-        metadata, tensors, _infos = await self._get_current_state_from_host_process()
-        for part in pack_tensors(tensors[first:last], NoCompression()):
-            # a round goes first, matchmaking included, or all its members would wait for our link
-            if not self._no_round.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
-            yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
-            metadata = b""
-        if not metadata:
-            await until_receiver_closes()
+        metadata, tensors, _infos = await self._current_state()
+        room = Room(messages_ahead(self.bandwidth, MESSAGE_BYTES))
+        listening = asyncio.ensure_future(room.listen(words))
+        try:
+            for part in pack_tensors(tensors[first:last], NoCompression()):
+                # a round goes first, matchmaking included, or all its members would wait for our link
+                if not self._no_round.is_set():
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
+                try:
+                    await asyncio.wait_for(room.take(), self._spec.next_chunk_timeout)
+                except asyncio.TimeoutError:
+                    logger.info("%s takes no more of our state", context.remote_id)
+                    return
+                yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
+                metadata = b""
+            if not metadata:
+                await until_receiver_closes()
+        finally:
+            listening.cancel()
+
+    async def _current_state(self) -> tuple[bytes, Sequence[torch.Tensor], Any]:
+        """A copy of our state, the same one for all who ask while it is made or soon after.
+
+        Newcomers come in crowds, and every copy costs its memory and a wait for those who are behind it.
+        """
+        if self._copy is None:
+            self._copy = asyncio.ensure_future(self._get_current_state_from_host_process())
+            self._copy.add_done_callback(self._forget_copy_soon)
+        return await asyncio.shield(self._copy)
+
+    def _forget_copy_soon(self, copy: asyncio.Future[Any]) -> None:
+        copy.get_loop().call_later(SAME_COPY_SECONDS, setattr, self, "_copy", None)
 
     def _asked_range(self, metadata: bytes) -> tuple[int, int]:
         first, last = self.serializer.loads(metadata)
@@ -166,21 +198,24 @@ class StateSharing(DecentralizedAverager):
         self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
     ) -> tuple[int, str, TensorCollector]:
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
-        request = runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, last]))
-        opening = stub.rpc_download_tensors(request)
+        words = Words(runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, last])))
+        opening = stub.rpc_download_tensors(words)
         stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
         step, branch, collector = -1, "", TensorCollector(shapes[first:last])
+        # where a stream has broken off, it ends, or our next word cannot be sent
         async with contextlib.aclosing(stream):
-            async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
-                if message.metadata:
-                    metadata = self.serializer.loads(message.metadata)
-                    step, branch = int(metadata["step"]), str(metadata["branch"])
-                    count = int(metadata["tensors"])
-                    if step >= 0 and count != len(shapes):
-                        raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
-                collector.add(message.tensor_part)
-                if collector.has_all:
-                    break
+            with contextlib.suppress(ConnectionError):
+                async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
+                    if message.metadata:
+                        metadata = self.serializer.loads(message.metadata)
+                        step, branch = int(metadata["step"]), str(metadata["branch"])
+                        count = int(metadata["tensors"])
+                        if step >= 0 and count != len(shapes):
+                            raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
+                    collector.add(message.tensor_part)
+                    words.message_came()
+                    if collector.has_all:
+                        break
         if step >= 2**53 or not BRANCH.fullmatch(branch):
             raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
         return step, branch, collector

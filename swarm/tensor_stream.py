@@ -15,6 +15,7 @@ from hivemind.proto import runtime_pb2
 from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
 
 OVERHEAD_BYTES = 2**20
+MESSAGE_BYTES = 2**16
 
 
 class UnfitTensors(Exception):
@@ -22,10 +23,10 @@ class UnfitTensors(Exception):
 
 
 def pack_tensors(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> Iterator[Any]:
-    """Compress tensors one after another into hivemind's `Tensor` messages of at most 64 KiB each."""
+    """Compress tensors one after another into hivemind's `Tensor` messages of at most `MESSAGE_BYTES` each."""
     for index, tensor in enumerate(tensors):
         info = CompressionInfo.from_tensor(tensor, key=index)
-        yield from split_for_streaming(codec.compress(tensor, info, allow_inplace=False))
+        yield from split_for_streaming(codec.compress(tensor, info, allow_inplace=False), MESSAGE_BYTES)
 
 
 def pack_messages(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> list[bytes]:

@@ -67,10 +67,10 @@ def breaking_off(times: int) -> Callable[..., AsyncIterator[DownloadData]]:
     whole, left = SwarmAverager.rpc_download_tensors, [None] * times
 
     async def rpc_download_tensors(
-        self: SwarmAverager, request: ExpertRequest, context: P2PContext
+        self: SwarmAverager, words: AsyncIterator[ExpertRequest], context: P2PContext
     ) -> AsyncIterator[DownloadData]:
         breaks_off = bool(left) and left.pop() is None
-        async for message in whole(self, request, context):
+        async for message in whole(self, words, context):
             yield message
             if breaks_off:
                 return
