@@ -4,6 +4,7 @@ Dettmers et al. 2021 (arXiv:2110.02861): blocks of 4096 values, scaled by the bl
 stored as indices into a codebook of 256 dynamically spaced values. bitsandbytes has the same codebook, but
 its CPU kernel never emits the small codes; this quantizer is exact. As in the release that trained the
 published weights, entry 0 of both codebooks is -1: so the second moment never decodes to exactly 0.
+Here it is written in torch's operations, for any device; `lamb_kernel` does the same for LAMB on a CPU.
 
 The nearest code is found without a search. A float's leading 16 bits select a bucket so narrow that at
 most one midpoint between two codes lies in it; one table entry holds the code at the bucket's start and
@@ -20,8 +21,6 @@ import torch
 
 BLOCK = 4096
 DECADES = 7
-# as tensors: torch turns a Python number into one, and casts it, at every bitwise operation
-SIGN_SHIFT, HALF_SHIFT, LOWER_HALF = (torch.tensor(n, dtype=torch.int32) for n in (31, 16, 0xFFFF))
 BUCKETS = 2**15  # for each sign
 
 
@@ -36,14 +35,6 @@ def codebook(signed: bool, device: torch.device) -> torch.Tensor:
     table = torch.tensor(sorted(values), dtype=torch.float32)
     table[0] = -1.0
     return table.to(device)
-
-
-@cache
-def pair_codebook(signed: bool, device: torch.device) -> torch.Tensor:
-    """Two codes at once: entry first + 256 * second holds both values, as the halves of a float64."""
-    values = codebook(signed, device)
-    pairs = torch.stack((values.repeat(256), values.repeat_interleave(256)), dim=1).contiguous()
-    return pairs.view(torch.float64).flatten()
 
 
 @cache
@@ -81,52 +72,16 @@ def _entries(thresholds: torch.Tensor, first_code: int, sign_bits: int) -> torch
     return ((entries + 2**31) % 2**32 - 2**31).int()
 
 
-class Scratch:
-    """Integer work space for blocks of one shape; reusing it keeps the work in cache."""
-
-    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
-        self.index = torch.empty(shape, dtype=torch.int32, device=device)
-        self.flat_index = self.index.view(-1)
-        self.entries = torch.empty(shape, dtype=torch.int32, device=device)
-        self.flat_entries = self.entries.view(-1)
-        self.pairs = self.flat_index[: self.entries.numel() // 2]
-        self.signs = torch.empty(shape, dtype=torch.uint8, device=device)
-
-
-def quantize(
-    values: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, scratch: Scratch, *, signed: bool
-) -> None:
-    """Store fp32 `values` [blocks, size] as nearest `codes` (uint8, same shape) and `absmax` [blocks].
-
-    `values` must not be negative unless `signed`, and are destroyed.
-    """
-    torch.amax(values, dim=1, out=absmax)
-    if signed:
-        torch.maximum(absmax, values.amin(dim=1).neg_(), out=absmax)
+def quantize(values: torch.Tensor, *, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nearest codes (uint8, same shape) and absmax [blocks] of fp32 `values` [blocks, size]; not signed: none < 0."""
+    absmax = values.abs().amax(dim=1)
     # a block of zeros has absmax 0, and stays zeros whatever it is divided by
-    values.div_(absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
-    bits = values.view(torch.int32)
-    if signed:
-        scratch.signs.copy_(torch.bitwise_right_shift(bits, SIGN_SHIFT, out=scratch.index))
-    torch.bitwise_right_shift(bits, HALF_SHIFT, out=scratch.index)
-    if signed:
-        scratch.index.add_(BUCKETS)
-    table = bucket_table(signed, values.device)
-    torch.index_select(table, 0, scratch.flat_index, out=scratch.flat_entries)
-    codes.copy_(scratch.entries.add_(bits).bitwise_right_shift_(HALF_SHIFT))
-    if signed:
-        codes.bitwise_xor_(scratch.signs)
+    bits = (values / absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).view(torch.int32)
+    buckets = (bits >> 16) + (BUCKETS if signed else 0)
+    codes = (bucket_table(signed, values.device)[buckets] + bits) >> 16
+    return ((codes ^ (bits >> 31)) & 0xFF).to(torch.uint8), absmax
 
 
-def dequantize(
-    codes: torch.Tensor, scale: torch.Tensor, scratch: Scratch, out: torch.Tensor, *, signed: bool
-) -> None:
-    """Write the entries of `codes` [blocks, size] times `scale` [blocks] into `out` (same shape, contiguous)."""
-    if codes.numel() % 2:
-        scratch.index.copy_(codes)
-        torch.index_select(codebook(signed, codes.device), 0, scratch.flat_index, out=out.view(-1))
-    else:
-        scratch.pairs.copy_(codes.view(-1).view(torch.int16)).bitwise_and_(LOWER_HALF)
-        table = pair_codebook(signed, codes.device)
-        torch.index_select(table, 0, scratch.pairs, out=out.view(-1).view(torch.float64))
-    out.mul_(scale[:, None])
+def dequantize(codes: torch.Tensor, absmax: torch.Tensor, *, signed: bool) -> torch.Tensor:
+    """The entries of `codes` [blocks, size] times `absmax` [blocks], fp32."""
+    return codebook(signed, codes.device)[codes.int()] * absmax[:, None]

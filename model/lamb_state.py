@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from model.blockwise_8bit import BLOCK, Scratch, dequantize, quantize
+from model.blockwise_8bit import BLOCK, dequantize, quantize
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 CHUNK = 64 * BLOCK
@@ -54,31 +54,20 @@ def new_state(p: torch.Tensor, device: torch.device, *, quantized: bool) -> Stat
     return state
 
 
-class Workspace:
-    """Buffers for chunks of one shape, reused from chunk to chunk by one thread."""
-
-    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
-        self.scratch = Scratch(shape, device)
-        self.moments = {name: torch.empty(shape, dtype=torch.float32, device=device) for name in MOMENTS}
-        self.gradient = torch.empty(shape, dtype=torch.float32, device=device)
-
-
-def read_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> torch.Tensor:
-    """Moment `name` of a chunk, fp32 [blocks, size]: the state itself, or a decoded copy in `work`."""
+def read_moment(state: State, name: str, chunk: Chunk) -> torch.Tensor:
+    """Moment `name` of a chunk, fp32 [blocks, size]: the state itself, or a decoded copy."""
     if name in state:
         return state[name].view(-1)[chunk.values].view(chunk.shape)
     codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-    values, scale = work.moments[name], state[f"{name}_absmax"][chunk.blocks]
-    dequantize(codes, scale, work.scratch, values, signed=name == "exp_avg")
-    return values
+    return dequantize(codes, state[f"{name}_absmax"][chunk.blocks], signed=name == "exp_avg")
 
 
-def write_moment(state: State, name: str, chunk: Chunk, work: Workspace) -> None:
-    """Store what `read_moment` gave and the caller updated in place; a decoded copy is destroyed."""
+def write_moment(state: State, name: str, chunk: Chunk, values: torch.Tensor) -> None:
+    """Store what `read_moment` gave and the caller updated in place."""
     if name not in state:
-        codes = state[f"{name}_codes"][chunk.values].view(chunk.shape)
-        absmax = state[f"{name}_absmax"][chunk.blocks]
-        quantize(work.moments[name], codes, absmax, work.scratch, signed=name == "exp_avg")
+        codes, absmax = quantize(values, signed=name == "exp_avg")
+        state[f"{name}_codes"][chunk.values] = codes.flatten()
+        state[f"{name}_absmax"][chunk.blocks] = absmax
 
 
 def check_state(given: Mapping[str, torch.Tensor], expected: State, label: str) -> None:

@@ -1,7 +1,8 @@
 """One LAMB step of one parameter: the moments chunk by chunk, then the trust ratio over the whole tensor.
 
-The chunks are spread over threads of our own: torch would split each small operation among its threads,
-and its table look-up not at all. How many threads there are does not change what a chunk becomes.
+On a CPU the chunks are spread over threads of our own: torch would split each small operation among its threads. How
+many threads there are does not change what a chunk becomes. Moments in codes are advanced there by a kernel of our own,
+those in fp32 by torch's fused one; elsewhere both by single operations.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from model.lamb_state import CHUNK, MOMENTS, Chunk, Workspace, chunks_of, read_moment, write_moment
+from model.lamb_state import CHUNK, MOMENTS, Chunk, State, chunks_of, read_moment, write_moment
 
 SquareNorms = tuple[float, float]
 # a step so late that Adam's own corrections of the bias are exactly 1
@@ -22,31 +23,22 @@ LATE = torch.tensor(1e30)
 
 
 class ScratchMemory:
-    """Buffers that go from parameter to parameter and from step to step.
+    """Buffers on the host that go from parameter to parameter and from step to step.
 
     Fresh memory has to be cleared by the system, page by page, which costs as much as several passes over it.
-    Holds one fp32 copy of the largest parameter, and some megabytes a thread.
+    Holds one fp32 copy of the largest parameter, and a megabyte a thread.
     """
 
     def __init__(self) -> None:
-        self._deltas: dict[torch.device, torch.Tensor] = {}
-        self._workspaces: dict[tuple[int, tuple[int, int], torch.device], Workspace] = {}
+        self._buffers: dict[tuple[str, int], torch.Tensor] = {}
 
-    def delta(self, numel: int, device: torch.device, largest: int) -> torch.Tensor:
-        """Room for the update of a parameter of `numel` values, of which none has more than `largest`."""
-        if device not in self._deltas or self._deltas[device].numel() < numel:
-            self._deltas.pop(device, None)
-            self._deltas[device] = torch.empty(max(numel, largest), dtype=torch.float32, device=device)
-        return self._deltas[device][:numel]
-
-    def workspace(self, worker: int, shape: tuple[int, int], device: torch.device) -> Workspace:
-        """Buffers for chunks of one shape that one of the workers has for itself."""
-        if device.type != "cpu":  # whole parameters at a time there: too large to keep
-            return Workspace(shape, device)
-        key = (worker, shape, device)
-        if key not in self._workspaces:
-            self._workspaces[key] = Workspace(shape, device)
-        return self._workspaces[key]
+    def take(self, name: str, numel: int, *, worker: int = 0, largest: int = 0) -> torch.Tensor:
+        """Room for `numel` values; ask for as many as it will ever be, `largest`, so that it is made once."""
+        key = (name, worker)
+        if key not in self._buffers or self._buffers[key].numel() < numel:
+            self._buffers.pop(key, None)
+            self._buffers[key] = torch.empty(max(numel, largest), dtype=torch.float32)
+        return self._buffers[key][:numel]
 
 
 class Workers:
@@ -80,7 +72,7 @@ class Workers:
 def update(
     p: torch.Tensor,
     gradient: torch.Tensor,
-    state: dict[str, torch.Tensor],
+    state: State,
     group: dict[str, Any],
     scale: float,
     workers: Workers,
@@ -92,9 +84,14 @@ def update(
     :param largest: values of the largest parameter of this step, so that scratch memory is made once
     """
     device = next(value.device for name, value in state.items() if name != "step")
+    on_host = device.type == "cpu"
+    in_codes = on_host and MOMENTS[0] not in state
     weights = p.to(device).contiguous().view(-1)
     gradient = gradient.to(device).contiguous().view(-1)
-    delta = memory.delta(weights.numel(), device, largest)
+    if on_host:
+        delta = memory.take("delta", weights.numel(), largest=largest)
+    else:
+        delta = torch.empty(weights.shape, dtype=torch.float32, device=device)
     state["step"] += 1
 
     @torch.no_grad()  # holds for one thread only
@@ -102,11 +99,19 @@ def update(
         norms = []
         for chunk in chunks:
             part, slope, change = (t[chunk.values].view(chunk.shape) for t in (weights, gradient, delta))
-            work = memory.workspace(worker, chunk.shape, device)
-            norms.append(_advance(state, chunk, work, part, slope, change, group, scale))
+            part, slope = part.float(), slope.float()
+            if in_codes:
+                norms.append(_advance_codes(state, chunk, part, slope, change, group, scale))
+                continue
+            if scale != 1:
+                room = (
+                    memory.take("gradient", slope.numel(), worker=worker, largest=CHUNK) if on_host else None
+                )
+                slope = torch.mul(slope, scale, out=None if room is None else room.view(slope.shape))
+            norms.append(_advance_moments(state, chunk, part, slope, change, group))
         return norms
 
-    size = CHUNK if device.type == "cpu" else weights.numel()
+    size = CHUNK if on_host else weights.numel()
     norms = workers.map(advance, list(chunks_of(weights.numel(), size)))
     weight_norm, delta_norm = (math.sqrt(sum(pair[which] for pair in norms)) for which in range(2))
     ratio = trust_ratio(weight_norm, delta_norm, group["clamp_value"])
@@ -116,30 +121,50 @@ def update(
         p.copy_(weights.view(p.shape))
 
 
-def _advance(
-    state: dict[str, torch.Tensor],
+def _advance_codes(
+    state: State,
     chunk: Chunk,
-    work: Workspace,
     weights: torch.Tensor,
     gradient: torch.Tensor,
     delta: torch.Tensor,
     group: dict[str, Any],
     scale: float,
 ) -> SquareNorms:
+    """As `_advance_moments` with the gradient times `scale`, on a CPU."""
+    from model.lamb_kernel import advance_blocks, coded_moment, constants
+
+    mean, square = (
+        coded_moment(
+            state[f"{name}_codes"][chunk.values],
+            state[f"{name}_absmax"][chunk.blocks],
+            signed=name == MOMENTS[0],
+        )
+        for name in MOMENTS
+    )
+    given = constants(scale, group["betas"], group["eps"], group["weight_decay"])
+    flat = (tensor.view(-1).numpy() for tensor in (weights, gradient))
+    return advance_blocks(*flat, mean, square, delta.view(-1).numpy(), given)
+
+
+def _advance_moments(
+    state: State,
+    chunk: Chunk,
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    delta: torch.Tensor,
+    group: dict[str, Any],
+) -> SquareNorms:
     """Update both moments of a chunk, write the negative direction into `delta`, return |p|^2 and |delta|^2.
 
     The direction comes from the moments before they are rounded for storage.
     """
-    weights, gradient = weights.float(), gradient.float()
-    if scale != 1:
-        gradient = torch.mul(gradient, scale, out=work.gradient)
-    mean, square = (read_moment(state, name, chunk, work) for name in MOMENTS)
+    mean, square = (read_moment(state, name, chunk) for name in MOMENTS)
     torch.mul(weights, -group["weight_decay"], out=delta)
     adam = _adam_in_one_pass if delta.device.type == "cpu" else _adam_in_steps
     beta1, beta2 = group["betas"]
     adam(delta, gradient, mean, square, beta1, beta2, group["eps"])
-    for name in MOMENTS:
-        write_moment(state, name, chunk, work)
+    for name, moment in zip(MOMENTS, (mean, square), strict=True):
+        write_moment(state, name, chunk, moment)
     return _square_norm(weights), _square_norm(delta)
 
 

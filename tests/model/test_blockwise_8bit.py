@@ -5,22 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.blockwise_8bit import BLOCK, Scratch, codebook, dequantize, quantize
+from model.blockwise_8bit import BLOCK, codebook, dequantize, quantize
 
 CPU = torch.device("cpu")
-
-
-def quantized(values, signed):
-    codes = torch.empty(values.shape, dtype=torch.uint8)
-    absmax = torch.empty(len(values))
-    quantize(values.clone(), codes, absmax, Scratch(values.shape, CPU), signed=signed)
-    return codes, absmax
-
-
-def dequantized(codes, absmax, signed):
-    out = torch.empty(codes.shape)
-    dequantize(codes, absmax, Scratch(codes.shape, CPU), out, signed=signed)
-    return out
 
 
 def hard_values(signed):
@@ -40,7 +27,7 @@ def hard_values(signed):
 @pytest.mark.parametrize("signed", [True, False])
 def test_every_code_is_the_nearest(signed):
     values = hard_values(signed)
-    codes, absmax = quantized(values, signed)
+    codes, absmax = quantize(values, signed=signed)
     scaled = values / absmax.clamp(min=1e-30)[:, None]
     table = codebook(signed, CPU).double()
     expected = torch.bucketize(scaled.double(), (table[1:] + table[:-1]) / 2)
@@ -51,16 +38,16 @@ def test_every_code_is_the_nearest(signed):
 @pytest.mark.parametrize("size", [BLOCK, 777])
 def test_decoding_gives_the_codebook_entry_times_the_block_scale(signed, size):
     values = hard_values(signed)[:, :size]
-    codes, absmax = quantized(values, signed)
+    codes, absmax = quantize(values, signed=signed)
     expected = codebook(signed, CPU)[codes.long()] * absmax[:, None]
-    assert torch.equal(dequantized(codes, absmax, signed), expected)
+    assert torch.equal(dequantize(codes, absmax, signed=signed), expected)
     assert torch.equal(absmax, values.abs().amax(1))
 
 
 def test_blocks_of_zeros_stay_zeros():
     for signed in (True, False):
-        codes, absmax = quantized(torch.zeros(2, BLOCK), signed)
-        assert not dequantized(codes, absmax, signed).any()
+        codes, absmax = quantize(torch.zeros(2, BLOCK), signed=signed)
+        assert not dequantize(codes, absmax, signed=signed).any()
 
 
 @pytest.mark.parametrize("signed", [True, False])

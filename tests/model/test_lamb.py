@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import model
 from model import Lamb, LeanAlbertForPreTraining, parameter_groups
 from model.blockwise_8bit import codebook
-from model.lamb_update import _adam_in_one_pass, _adam_in_steps
+from model.lamb_state import chunks_of
+from model.lamb_update import _adam_in_one_pass, _adam_in_steps, _advance_codes, _advance_moments
 
 
 def plain_lamb_step(p, g, m, v, t, *, lr, b1, b2, eps, wd, bias_correction=True):
@@ -210,9 +217,9 @@ def test_learning_rate_follows_a_scheduler():
 
 
 def test_biases_and_norms_do_not_decay(small_config):
-    model = LeanAlbertForPreTraining(small_config())
-    names = {p: name for name, p in model.named_parameters()}
-    decayed, free = parameter_groups(model, 0.01)
+    network = LeanAlbertForPreTraining(small_config())
+    names = {p: name for name, p in network.named_parameters()}
+    decayed, free = parameter_groups(network, 0.01)
     assert {len(decayed["params"]) + len(free["params"])} == {len(names)}
     assert all(names[p].endswith(("bias", "norm.weight")) for p in free["params"])
     assert all(names[p].endswith("weight") and "norm" not in names[p] for p in decayed["params"])
@@ -227,3 +234,46 @@ def test_the_fused_kernel_and_single_operations_agree():
         assert torch.equal(gradient, given[1])
         results.append((delta, mean, square))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_the_compiled_kernel_and_torchs_operations_write_the_same_codes():
+    first, parameter = stepped(**KINDS["8 bits"])
+    gradient = torch.randn(parameter.numel()) * torch.rand(parameter.numel()) ** 4
+    states = [copy.deepcopy(dict(first.state[parameter])) for _ in range(2)]
+    for chunk in chunks_of(parameter.numel()):
+        part, slope = (t.flatten()[chunk.values].view(chunk.shape) for t in (parameter.detach(), gradient))
+        results = []
+        for state, advance, options in (
+            (states[0], _advance_codes, {"gradient": slope, "scale": 0.3}),
+            (states[1], _advance_moments, {"gradient": slope * 0.3}),
+        ):
+            delta = torch.empty(chunk.shape)
+            norms = advance(state, chunk, weights=part, delta=delta, group=first.param_groups[0], **options)
+            results.append((delta, *norms))
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    for name in ("exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(states[0][f"{name}_absmax"], states[1][f"{name}_absmax"])
+        codes = [state[f"{name}_codes"].int() for state in states]
+        assert (codes[0] - codes[1]).abs().max() <= 1  # where a sum was rounded otherwise beside a midpoint
+        assert (codes[0] != codes[1]).float().mean() < 1e-3
+
+
+def test_the_kernel_works_where_nothing_can_be_kept(tmp_path):
+    """numba keeps what it has compiled beside the source or in the home folder: files stand in place of both."""
+    sources = shutil.copytree(
+        Path(model.__file__).parent, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (sources / "__pycache__").touch()
+    (tmp_path / "home").touch()
+    program = """
+import torch
+from model import Lamb
+p = torch.nn.Parameter(torch.ones(5000))
+p.grad = torch.ones(5000)
+Lamb([p], state_bits=8, min_8bit_size=1).step()
+assert (p < 1).all()
+"""
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path)}
+    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
