@@ -1,14 +1,16 @@
 """What each way of averaging sends per sample, and what it costs in held-out loss at equal samples.
 
     python -m benchmarks.averaging_modes [--spec examples/demo.toml] [--peers 4] [--samples 25600] [--seeds 7]
-                                         [--only fp32 8bit overlap overlap_worst low_rank local_steps] [--json FILE]
+                                         [--only fp32 8bit moments overlap overlap_worst low_rank local_steps]
+                                         [--json FILE]
 
 The peers are simulated in one process, so that nothing depends on the speed of this machine: every one computes its
 share of a batch on its own text, the exchange goes through the run's codecs as a butterfly all-reduce does (parts are
 compressed on the way to their reducer, and the difference to the average on the way back), and the step is the run's.
-`overlap` computes a quarter of each batch at the parameters before the last step, as peers do whose steps take a
-quarter of their time; `overlap_worst` the whole batch. `local_steps` makes a global step after eight times as many
-samples. All see the same samples in all; the synchronous run in fp32 is what they are compared with.
+`moments` is `8bit` with `training.moment_bits = 8` as well. `overlap` computes a quarter of each batch at the
+parameters before the last step, as peers do whose steps take a quarter of their time; `overlap_worst` the whole batch.
+`local_steps` makes a global step after eight times as many samples. All see the same samples in all; the synchronous
+run in fp32 is what they are compared with.
 """
 
 from __future__ import annotations
@@ -141,6 +143,7 @@ def spec_for(base: RunSpec, mode: str, seed: int, samples: int) -> RunSpec:
     averaging["rank"] = 16
     averaging["overlap"] = mode in STALE
     warm_up = training["warmup_steps"] / training["total_steps"]
+    training["moment_bits"] = 8 if mode == "moments" else 32
     if mode == "local_steps":
         batch = training["target_batch_size"]
         values["local_steps"] = {"batch_size": batch // 4}
@@ -200,7 +203,7 @@ def run(spec: RunSpec, mode: str, bundle: Path, peers: int) -> Outcome:
     )
 
 
-MODES = ("fp32", "8bit", "overlap", "overlap_worst", "low_rank", "local_steps")
+MODES = ("fp32", "8bit", "moments", "overlap", "overlap_worst", "low_rank", "local_steps")
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:

@@ -130,7 +130,7 @@ class Participant:
     def download(self, donor: str) -> dict[str, Any]:
         """Fetch a donor's state."""
         started = time.monotonic()
-        self.averager.download_state(donor, shapes=self.state.shapes, timeout=60)
+        self.averager.download_state(donor, layouts=self.state.layouts, timeout=60)
         return {"total": time.monotonic() - started}
 
     def update(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec, parse_spec
 from swarm.training_state import TrainingState, build_model, state_digest
 
-# of a full disk, a damaged file, too little memory: told in a line, and the process goes on
-EXPECTED = (ArtelError, DataError, OSError, RuntimeError)
+# of a full disk, a damaged file, too little memory, an impossible state: told in a line, and the process goes on
+EXPECTED = (ArtelError, DataError, OSError, RuntimeError, ValueError)
 
 
 class _CheckpointProcess:
@@ -48,7 +48,7 @@ class _CheckpointProcess:
 
     def receive(self, request: dict[str, Any], stream: BinaryIO) -> Snapshot:
         """The state that follows a request."""
-        tensors = [torch.empty(shape) for shape in self.state.shapes]
+        tensors = [torch.empty(layout.shape, dtype=layout.dtype) for layout in self.state.layouts]
         for tensor in tensors:
             view = tensor.view(-1).numpy().data.cast("B")
             if stream.readinto(view) != len(view):  # type: ignore[attr-defined]

@@ -10,12 +10,11 @@ import logging
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from swarm.errors import OperationFailed
-from swarm.snapshot import Snapshot
+from swarm.snapshot import Layout, Snapshot
 from swarm.training_state import state_digest
 
 logger = logging.getLogger(__name__)
@@ -40,16 +39,16 @@ def write_last_state(path: Path, snapshot: Snapshot, run_id: str) -> None:
         raise OperationFailed(f"the state of step {snapshot.step} could not be kept ({error})") from None
 
 
-def read_last_state(path: Path, run_id: str, shapes: list[torch.Size]) -> Snapshot | None:
+def read_last_state(path: Path, run_id: str, layouts: list[Layout]) -> Snapshot | None:
     """What was written last, if it is there, whole, and of this run; None otherwise, with a word in the log."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            tensors = [file.get_tensor(str(index)) for index in range(len(shapes))]
+            tensors = [file.get_tensor(str(index)) for index in range(len(layouts))]
         snapshot = Snapshot(int(facts["step"]), facts["branch"], tensors)
-        fits = facts["run_id"] == run_id and [tensor.shape for tensor in tensors] == shapes
+        fits = facts["run_id"] == run_id and [Layout.of(tensor) for tensor in tensors] == layouts
         if fits and state_digest(snapshot) == facts["digest"]:
             return snapshot
         reason = "it is of another run, or damaged"

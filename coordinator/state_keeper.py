@@ -72,7 +72,7 @@ def resume(state: TrainingState, store: CheckpointStore, last_state_path: Path) 
     if checkpoint is not None:
         load_checkpoint(checkpoint, state)
         reached = checkpoint.saved_at
-    last = read_last_state(last_state_path, state.spec.run_id, state.shapes)
+    last = read_last_state(last_state_path, state.spec.run_id, state.layouts)
     if last is not None and last.step > state.step:
         state.load(last)
         reached = last_state_path.stat().st_mtime
@@ -235,8 +235,9 @@ class StateKeeper:
     def _take_from(self, donor: str) -> bool:
         timeout = self.spec.averaging.download_timeout
         try:
-            snapshot = self.averager.download_state(donor, shapes=self.state.shapes, timeout=timeout)
-        except StateUnfit as error:
+            snapshot = self.averager.download_state(donor, layouts=self.state.layouts, timeout=timeout)
+            self.state.check(snapshot)
+        except (StateUnfit, ValueError) as error:
             self._refuse(donor, "a state", str(error), "unfit", reason=str(error))
             return False
         except StateUnavailable as error:

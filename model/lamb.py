@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from model.blockwise_8bit import BLOCK
-from model.lamb_state import check_state, new_state
+from model.lamb_state import MIN_8BIT_SIZE, check_state, new_state
 from model.lamb_update import ScratchMemory, Workers, update
 
 NO_DECAY_SUFFIXES = ("bias", "norm.weight")
@@ -59,7 +59,7 @@ class Lamb(torch.optim.Optimizer):
         max_grad_norm: float | None = 1.0,
         bias_correction: bool = True,
         state_bits: int = 32,
-        min_8bit_size: int = 65536,
+        min_8bit_size: int = MIN_8BIT_SIZE,
         state_device: torch.device | str | None = None,
     ) -> None:
         if lr < 0:

@@ -17,6 +17,8 @@ from model.blockwise_8bit import BLOCK, dequantize, quantize
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 CHUNK = 64 * BLOCK
+# below, two bytes a value save nothing, and small tensors (biases, norms) are sensitive
+MIN_8BIT_SIZE = 2**16
 
 State = dict[str, torch.Tensor]
 
@@ -39,6 +41,15 @@ def chunks_of(numel: int, size: int = CHUNK) -> Iterator[Chunk]:
         yield Chunk(slice(start, stop), slice(start // BLOCK, start // BLOCK + count), (count, BLOCK))
     if numel > whole:
         yield Chunk(slice(whole, numel), slice(whole // BLOCK, whole // BLOCK + 1), (1, numel - whole))
+
+
+def moment_bytes(numel: int, bits: int) -> int:
+    """Size of one moment of a parameter of so many values, if it has at least `MIN_8BIT_SIZE`.
+
+    >>> moment_bytes(2**20, 8), moment_bytes(2**20, 32)
+    (1049600, 4194304)
+    """
+    return numel + 4 * -(-numel // BLOCK) if bits == 8 and numel >= MIN_8BIT_SIZE else 4 * numel
 
 
 def new_state(p: torch.Tensor, device: torch.device, *, quantized: bool) -> State:

@@ -31,6 +31,7 @@ from swarm.service import (
     add_collect_handler,
     call_collect_handler,
 )
+from swarm.snapshot import Layout
 from swarm.states import PeerState
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_messages
 
@@ -126,7 +127,7 @@ class HandOverDesk:
         offer = Offer.model_validate_json(await messages.__anext__())
         if reason := self._why_refused(offer, sender):
             return reason
-        collector = TensorCollector(self.shapes)
+        collector = TensorCollector([Layout(tuple(shape)) for shape in self.shapes])
         async for message in messages:
             collector.add_message(message)
         waiting = _Waiting(offer, collector.finish())

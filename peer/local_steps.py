@@ -37,6 +37,7 @@ class LocalSteps(Accumulator):
             betas=training.betas,
             eps=training.eps,
             max_grad_norm=training.max_grad_norm,
+            state_bits=training.moment_bits,
         )
         self._in_batch = 0
         # how far departed peers had moved, times their samples

@@ -113,7 +113,7 @@ class Synchronizer:
         """Take over the state of which each of the donors has sent a part."""
         timeout, asked = self.state.spec.averaging.download_timeout, " and ".join(donors)
         try:
-            snapshot = self.averager.download_state(*donors, shapes=self.state.shapes, timeout=timeout)
+            snapshot = self.averager.download_state(*donors, layouts=self.state.layouts, timeout=timeout)
         except StateUnavailable as error:
             logger.info("no state from %s: %s", asked, error)
             return False
@@ -121,7 +121,6 @@ class Synchronizer:
             logger.info("state of %s is at step %d, below %d", asked, snapshot.step, min_step)
             return False
         before = self.state.snapshot()
-        self.state.load(snapshot)
         if reason := self._why_unbelievable(donors[0], snapshot, view.head):
             self.state.load(before)
             if len(donors) == 1:  # of several nobody knows which one it was: each is asked by itself then
@@ -132,7 +131,11 @@ class Synchronizer:
         return True
 
     def _why_unbelievable(self, donor: str, snapshot: Snapshot, head: HeadRecord | None) -> str:
-        """What is wrong with the state that was just loaded; empty if nothing is."""
+        """Load a state and say what is wrong with it; empty if nothing is."""
+        try:
+            self.state.load(snapshot)
+        except ValueError as error:
+            return str(error)
         if head is None:
             return ""
         is_the_head = donor in self.presence.view.coordinators[:1] and snapshot.step == head.step

@@ -99,7 +99,10 @@ class DataSpec(_Section):
 
 
 class TrainingSpec(_Section):
-    """LAMB (You et al., 2020) on batches of `target_batch_size` samples, linear warm-up and decay."""
+    """LAMB (You et al., 2020) on batches of `target_batch_size` samples, linear warm-up and decay.
+
+    :param moment_bits: of each of its two moments; with 8 what newcomers fetch and checkpoints hold is half as large
+    """
 
     target_batch_size: Positive = 4096
     micro_batch_size: Positive = 8
@@ -109,6 +112,7 @@ class TrainingSpec(_Section):
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    moment_bits: Literal[8, 32] = 32
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Hands the training state out and fetches it, beside averaging.
 
-State comes from donors that the caller chose by signed records, against known shapes, and never from whoever announces
+State comes from donors that the caller chose by signed records, of a known layout, and never from whoever announces
 itself; hyperparameters do not travel. Several donors of the same step and branch each send a part, so that a newcomer's
 link is full although each of theirs may be slower. Only peers that the run admits get anything, and a donor's link
 belongs to a round first.
@@ -28,7 +28,7 @@ from swarm.closing import until_receiver_closes
 from swarm.flow_control import Room, Words, messages_ahead
 from swarm.gate import Gate
 from swarm.service import MAX_BROKEN_STREAMS
-from swarm.snapshot import Snapshot
+from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
 from swarm.tensor_stream import MESSAGE_BYTES, TensorCollector, UnfitTensors, pack_tensors
 
@@ -61,17 +61,17 @@ class StateSharing(DecentralizedAverager):
     _no_round: asyncio.Event
     _copy: asyncio.Future[Any] | None = None
 
-    def download_state(self, *donors: str, shapes: Sequence[torch.Size], timeout: float) -> Snapshot:
+    def download_state(self, *donors: str, layouts: Sequence[Layout], timeout: float) -> Snapshot:
         """Fetch the training state, a part from each donor.
 
-        :param shapes: of the fp32 tensors that must arrive, in order
+        :param layouts: of the tensors that must arrive, in order
         :raises StateUnavailable: a donor is gone, too slow, has nothing, or sends something else; or they are not at
             the same step
         """
         future: MPFuture = MPFuture()
         request = {
             "donors": donors,
-            "shapes": [tuple(shape) for shape in shapes],
+            "layouts": list(layouts),
             "timeout": timeout,
             "future": future,
         }
@@ -155,10 +155,10 @@ class StateSharing(DecentralizedAverager):
         return first, last
 
     async def _fetch_state(
-        self, donors: Sequence[str], shapes: list[tuple[int, ...]], timeout: float, future: MPFuture
+        self, donors: Sequence[str], layouts: list[Layout], timeout: float, future: MPFuture
     ) -> None:
         try:
-            future.set_result(await asyncio.wait_for(self._receive_state(donors, shapes), timeout))
+            future.set_result(await asyncio.wait_for(self._receive_state(donors, layouts), timeout))
         except asyncio.TimeoutError:
             future.set_exception(StateUnavailable("a donor was silent, or slower than the time allowed"))
         except UnfitTensors as error:
@@ -166,10 +166,10 @@ class StateSharing(DecentralizedAverager):
         except Exception as error:  # a donor can make deserialisation fail in any way
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 
-    async def _receive_state(self, donors: Sequence[str], shapes: list[tuple[int, ...]]) -> Snapshot:
-        ranges = divide([torch.Size(shape).numel() for shape in shapes], len(donors))
+    async def _receive_state(self, donors: Sequence[str], layouts: list[Layout]) -> Snapshot:
+        ranges = divide([layout.bytes for layout in layouts], len(donors))
         receiving = [
-            asyncio.ensure_future(self._receive_range(donor, shapes, first, last))
+            asyncio.ensure_future(self._receive_range(donor, layouts[first:last], first, len(layouts)))
             for donor, (first, last) in zip(donors, ranges, strict=False)
         ]
         try:
@@ -182,12 +182,12 @@ class StateSharing(DecentralizedAverager):
             raise StateUnavailable("the donors are not at the same step")
         return Snapshot(step, branch, list(itertools.chain.from_iterable(part.tensors for part in parts)))
 
-    async def _receive_range(
-        self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
-    ) -> Snapshot:
-        """Some of the donor's tensors; asked for again if the stream breaks off, which looks as if it ended."""
+    async def _receive_range(self, donor: str, layouts: list[Layout], first: int, of: int) -> Snapshot:
+        """Those of the donor's tensors from the first one on; asked for again if the stream breaks off, which looks as
+        if it ended.
+        """
         for _ in range(MAX_BROKEN_STREAMS):
-            step, branch, collector = await self._receive_stream(donor, shapes, first, last)
+            step, branch, collector = await self._receive_stream(donor, layouts, first, of)
             if step >= 0 and collector.has_all:
                 break
         if step < 0:
@@ -195,13 +195,15 @@ class StateSharing(DecentralizedAverager):
         return Snapshot(step, branch, collector.finish())
 
     async def _receive_stream(
-        self, donor: str, shapes: list[tuple[int, ...]], first: int, last: int
+        self, donor: str, layouts: list[Layout], first: int, of: int
     ) -> tuple[int, str, TensorCollector]:
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
-        words = Words(runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, last])))
+        words = Words(
+            runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, first + len(layouts)]))
+        )
         opening = stub.rpc_download_tensors(words)
         stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
-        step, branch, collector = -1, "", TensorCollector(shapes[first:last])
+        step, branch, collector = -1, "", TensorCollector(layouts)
         # where a stream has broken off, it ends, or our next word cannot be sent
         async with contextlib.aclosing(stream):
             with contextlib.suppress(ConnectionError):
@@ -210,8 +212,8 @@ class StateSharing(DecentralizedAverager):
                         metadata = self.serializer.loads(message.metadata)
                         step, branch = int(metadata["step"]), str(metadata["branch"])
                         count = int(metadata["tensors"])
-                        if step >= 0 and count != len(shapes):
-                            raise UnfitTensors(f"the donor's state has {count} tensors, not {len(shapes)}")
+                        if step >= 0 and count != of:
+                            raise UnfitTensors(f"the donor's state has {count} tensors, not {of}")
                     collector.add(message.tensor_part)
                     words.message_came()
                     if collector.has_all:

@@ -1,6 +1,6 @@
-"""Tensors over a stream of messages: compressed by the sender, checked against known shapes by the receiver.
+"""Tensors over a stream of messages: compressed by the sender, checked against a known layout by the receiver.
 
-Nothing is believed: not the number of tensors, their shapes, their size on the wire, nor that values are finite.
+Nothing is believed: not the number of tensors, their shapes, types, size on the wire, nor that values are finite.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from google.protobuf.message import DecodeError
 from hivemind.compression import CompressionBase, CompressionInfo, deserialize_torch_tensor
 from hivemind.proto import runtime_pb2
 from hivemind.utils.streaming import combine_from_streaming, split_for_streaming
+
+from swarm.snapshot import Layout
 
 OVERHEAD_BYTES = 2**20
 MESSAGE_BYTES = 2**16
@@ -39,19 +41,19 @@ class TensorCollector:
 
     `received`: bytes of values so far, as they were sent.
 
-    :param shapes: of the fp32 tensors that must arrive, in order
+    :param layouts: of the tensors that must arrive, in order
 
     >>> from hivemind.compression import NoCompression
-    >>> collector = TensorCollector([torch.Size([2])])
+    >>> collector = TensorCollector([Layout((2,))])
     >>> for part in pack_tensors([torch.tensor([1.0, 2.0])], NoCompression()):
     ...     collector.add(part)
     >>> collector.finish()[0].tolist()
     [1.0, 2.0]
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]]):
-        self._shapes = [tuple(shape) for shape in shapes]
-        self._whole = 4 * sum(torch.Size(shape).numel() for shape in self._shapes)
+    def __init__(self, layouts: Sequence[Layout]):
+        self._layouts = list(layouts)
+        self._whole = sum(layout.bytes for layout in self._layouts)
         self._limit = self._whole + OVERHEAD_BYTES
         self.received = 0
         self._parts: list[Any] = []
@@ -69,6 +71,8 @@ class TensorCollector:
             raise UnfitTensors(f"more than the {self._limit} bytes that the tensors have were sent")
         if part.dtype and self._parts:  # only the first part of a tensor carries its type
             self._complete_tensor()
+        if not self._parts:
+            self._check_layout(part)
         self._parts.append(part)
 
     def add_message(self, message: bytes) -> None:
@@ -82,23 +86,28 @@ class TensorCollector:
         """All tensors; raises `UnfitTensors` if some are missing."""
         if self._parts:
             self._complete_tensor()
-        if len(self._tensors) != len(self._shapes):
-            raise UnfitTensors(f"{len(self._tensors)} of {len(self._shapes)} tensors were sent")
+        if len(self._tensors) != len(self._layouts):
+            raise UnfitTensors(f"{len(self._tensors)} of {len(self._layouts)} tensors were sent")
         return self._tensors
 
-    def _complete_tensor(self) -> None:
-        index, first = len(self._tensors), self._parts[0]
-        if index >= len(self._shapes):
+    def _check_layout(self, first: Any) -> None:
+        index = len(self._tensors)
+        if index >= len(self._layouts):
             raise UnfitTensors("too many tensors were sent")
-        if tuple(first.size) != self._shapes[index] or first.dtype != "float32":
+        expected = self._layouts[index]
+        kind = str(expected.dtype).removeprefix("torch.")
+        if tuple(first.size) != expected.shape or first.dtype != kind:
             raise UnfitTensors(
-                f"tensor {index} is {first.dtype}{list(first.size)}, not float32{list(self._shapes[index])}"
+                f"tensor {index} is {first.dtype}{list(first.size)}, not {kind}{list(expected.shape)}"
             )
+
+    def _complete_tensor(self) -> None:
+        index = len(self._tensors)
         try:
             tensor = deserialize_torch_tensor(combine_from_streaming(self._parts))
         except Exception as error:  # a sender can make the codecs fail in any way
             raise UnfitTensors(f"tensor {index} cannot be decoded ({error})") from None
-        if tuple(tensor.shape) != self._shapes[index] or not torch.isfinite(tensor).all():
+        if Layout.of(tensor) != self._layouts[index] or not torch.isfinite(tensor).all():
             raise UnfitTensors(f"tensor {index} has values that are not finite, or too few")
         self._tensors.append(tensor)
         self._parts = []

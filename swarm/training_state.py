@@ -1,4 +1,4 @@
-"""The state that all peers of a run share: model, optimizer and global step, as a flat list of fp32 tensors.
+"""The state that all peers of a run share: model, optimizer and global step, as a flat list of tensors.
 
 Everything is built from the run spec alone, with the spec's seed, so two participants start bit-equal; what travels
 between machines is tensors and the step, never hyperparameters.
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from model import Lamb, LeanAlbertNetwork, LeanAlbertShape, parameter_groups
+from model.lamb_state import check_state
 from swarm.settings import SettingsBook
-from swarm.snapshot import Snapshot
+from swarm.snapshot import Layout, Snapshot
 from swarm.spec import RunSpec
 
 WITHOUT_PAIRS_UNTRAINED = ("albert.pooler.", "sop_classifier.")
@@ -91,14 +92,14 @@ class TrainingState:
             self._version_of_model = self._version
 
     @property
-    def shapes(self) -> list[torch.Size]:
-        """Shapes of a snapshot's tensors, in order."""
-        return [tensor.shape for tensor in self._tensors()]
+    def layouts(self) -> list[Layout]:
+        """Of a snapshot's tensors, in order."""
+        return [Layout.of(tensor) for tensor in self._tensors()]
 
     def snapshot(self) -> Snapshot:
-        """A copy: parameters first, then the optimizer's moments in a fixed order, fp32 on the CPU."""
+        """A copy: parameters first, then the optimizer's moments in a fixed order, on the CPU."""
         with self.lock, torch.no_grad():
-            tensors = [tensor.detach().to("cpu", torch.float32, copy=True) for tensor in self._tensors()]
+            tensors = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors()]
             return Snapshot(self.step, self.branch, tensors)
 
     def snapshot_for_others(self, patience: float) -> Snapshot:
@@ -107,16 +108,25 @@ class TrainingState:
         return self.snapshot()
 
     def load(self, snapshot: Snapshot) -> None:
-        """Take over a snapshot; raises ValueError if it does not fit."""
-        own = self._tensors()
-        if [tensor.shape for tensor in own] != [tensor.shape for tensor in snapshot.tensors]:
-            raise ValueError("the state does not have the shapes of this run's model and optimizer")
+        """Take over a snapshot; raises ValueError, and changes nothing, if it cannot be a state of this run."""
+        self.check(snapshot)
         with self.lock, torch.no_grad():
-            for target, source in zip(own, snapshot.tensors, strict=True):
+            for target, source in zip(self._tensors(), snapshot.tensors, strict=True):
                 target.copy_(source)
             self.step, self.branch = snapshot.step, snapshot.branch
             self._version += 1
             self.refresh_model()
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise ValueError if its tensors cannot be a state of this run: layout, or moments that LAMB cannot have."""
+        if self.layouts != [Layout.of(tensor) for tensor in snapshot.tensors]:
+            raise ValueError("the state does not have the shapes and types of this run's model and optimizer")
+        if not isinstance(self.optimizer, Lamb):  # what SGD keeps may be anything
+            return
+        moments = iter(snapshot.tensors[len(self.parameters) :])
+        for name, parameter in self._named_parameters():
+            own = self.optimizer.state[parameter]
+            check_state({key: next(moments) for key in sorted(own)}, own, name)
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor], branch: str) -> None:
         """One global step: the optimizer's with these mean gradients at the learning rate of the current step.
@@ -204,7 +214,12 @@ class TrainingState:
         for group in groups:
             group["params"] = [optimizers_own[id(parameter)] for parameter in group["params"]]
         return Lamb(
-            groups, lr=0.0, betas=training.betas, eps=training.eps, max_grad_norm=training.max_grad_norm
+            groups,
+            lr=0.0,
+            betas=training.betas,
+            eps=training.eps,
+            max_grad_norm=training.max_grad_norm,
+            state_bits=training.moment_bits,
         )
 
     def _allocate_moments(self) -> None:

@@ -98,18 +98,18 @@ def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
 
 def _fetch(peer: BarePeer) -> dict[str, Any]:
     """As a synchronizer does, again from others when the donors make a step meanwhile."""
-    shapes = peer.state.shapes
+    layouts = peer.state.layouts
     started = time.monotonic()
     while time.monotonic() - started < DOWNLOAD_SECONDS:
         view = peer.presence.refresh()
         donors = fellows(view.donors(0, exclude=peer.presence.peer_id), view)
         try:
-            peer.averager.download_state(*donors, shapes=shapes, timeout=DOWNLOAD_SECONDS)
+            peer.averager.download_state(*donors, layouts=layouts, timeout=DOWNLOAD_SECONDS)
         except StateUnavailable as error:
             print(f"asking again: {error}", file=sys.stderr)
             continue
         seconds = time.monotonic() - started
-        return {"seconds": seconds, "donors": donors, "bytes": 4 * sum(shape.numel() for shape in shapes)}
+        return {"seconds": seconds, "donors": donors, "bytes": sum(layout.bytes for layout in layouts)}
     raise TimeoutError("nobody had a state for a newcomer")
 
 

@@ -22,15 +22,17 @@ class TransferSizes:
 
 def transfer_sizes(spec: RunSpec) -> TransferSizes:
     """What one peer of this run sends, from the shapes of its model; builds no weights."""
-    from swarm.codecs import compressed_bytes  # brings hivemind and torch, slow to import
+    # bring hivemind and torch, slow to import
+    from model.lamb_state import moment_bytes
+    from swarm.codecs import compressed_bytes
 
     shapes, averaging = parameter_shapes(spec), spec.averaging
     values = sum(math.prod(shape) for shape in shapes)
-    codec, rank = averaging.gradient_compression, averaging.rank
+    codec, rank, bits = averaging.gradient_compression, averaging.rank, spec.training.moment_bits
     return TransferSizes(
         gradients=sum(compressed_bytes(shape, codec, rank) for shape in shapes),
         parameters=sum(compressed_bytes(shape, averaging.state_compression) for shape in shapes),
-        state=3 * FP32_BYTES * values,  # parameters and LAMB's two moments, uncompressed
+        state=FP32_BYTES * values + 2 * sum(moment_bytes(math.prod(shape), bits) for shape in shapes),
         values=values,
     )
 

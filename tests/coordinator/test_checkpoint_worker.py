@@ -63,7 +63,7 @@ def test_a_good_state_is_kept_and_written_with_its_card(worker, folder, state):
     advance(state, 2)
     verdict = worker.judge(state.snapshot(), limit=1.5 * math.log(448))
     assert verdict.good
-    kept = read_last_state(folder / "last_state.safetensors", SPEC.run_id, state.shapes)
+    kept = read_last_state(folder / "last_state.safetensors", SPEC.run_id, state.layouts)
     assert kept is not None
     assert kept.step == 2
 
@@ -294,8 +294,8 @@ def write_without_end(store: CheckpointStore, state: TrainingState, tokenizer) -
 
 def scaled(state: TrainingState, factor: float, step: int) -> Snapshot:
     """The state with all parameters multiplied, at another step."""
-    snapshot = state.snapshot()
-    return Snapshot(step, "", [tensor * factor for tensor in snapshot.tensors])
+    count, tensors = len(state.parameters), state.snapshot().tensors
+    return Snapshot(step, "", [*(tensor * factor for tensor in tensors[:count]), *tensors[count:]])
 
 
 def read_checkpoint_of(worker: CheckpointWorker, state: TrainingState):
@@ -322,7 +322,7 @@ class Donor:
     def __init__(self, answer: Snapshot | Exception):
         self.answer = answer
 
-    def download_state(self, donor: str, *, shapes, timeout: float) -> Snapshot:
+    def download_state(self, donor: str, *, layouts, timeout: float) -> Snapshot:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

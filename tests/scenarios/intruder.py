@@ -261,7 +261,7 @@ def forge_state(setup: Setup) -> dict[str, Any]:
     leases = board.read(Lease) or {}
     step = max([lease.step for lease in leases.values()], default=0) + 5
     state = TrainingState(spec, build_model(spec, vocab_size=setup.vocab_size, pad_token_id=0))
-    noise = [torch.randn(shape) for shape in state.shapes]
+    noise = [torch.randn(layout.shape).abs() for layout in state.layouts]
     asked = torch.zeros(1).share_memory_()
 
     def give() -> Snapshot:

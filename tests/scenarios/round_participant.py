@@ -26,7 +26,7 @@ from swarm.averager import SwarmAverager
 from swarm.dht import open_dht
 from swarm.identity import Identity
 from swarm.rounds import RoundFailed, RoundKind
-from swarm.snapshot import Snapshot
+from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
 from swarm.state_sharing import StateUnavailable
 
@@ -47,10 +47,7 @@ def main() -> None:
         allreduce_timeout=15.0,
         gradient_compression=setup["compression"],
     )
-    buffers = [
-        torch.tensor(value) if isinstance(value, list) else seeded(*value.values())
-        for value in setup["values"]
-    ]
+    buffers = [tensor_of(value) for value in setup["values"]]
     averager = SwarmAverager(
         buffers, dht, prefix="test", spec=spec, state_source=lambda: Snapshot(setup["step"], "", buffers)
     )
@@ -78,8 +75,17 @@ def breaking_off(times: int) -> Callable[..., AsyncIterator[DownloadData]]:
     return rpc_download_tensors
 
 
+def tensor_of(value: list | dict) -> torch.Tensor:
+    """Values as they stand; {"codes": [...]}, which are bytes; or {"seed", "size"}: too many normal values to pass."""
+    if isinstance(value, list):
+        return torch.tensor(value)
+    if "codes" in value:
+        return torch.tensor(value["codes"], dtype=torch.uint8)
+    return seeded(**value)
+
+
 def seeded(seed: int, size: int) -> torch.Tensor:
-    """Normal values, too many to pass on a command line."""
+    """Normal values."""
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -87,7 +93,7 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
     if "download" in command:
         try:
             snapshot = averager.download_state(
-                *command["download"].split(), shapes=[buffer.shape for buffer in buffers], timeout=10
+                *command["download"].split(), layouts=[Layout.of(buffer) for buffer in buffers], timeout=10
             )
         except StateUnavailable as error:
             return {"failed": str(error)}

@@ -73,7 +73,7 @@ def compare(
 
 def fetch(averager: SwarmAverager, state: TrainingState, peer: str) -> Snapshot | None:
     try:
-        return averager.download_state(peer, shapes=state.shapes, timeout=20)
+        return averager.download_state(peer, layouts=state.layouts, timeout=20)
     except StateUnavailable:
         return None
 

@@ -89,9 +89,13 @@ def test_nobody_there_is_a_failure_in_seconds_and_the_next_round_works(start):
 
 
 def test_state_comes_from_the_donor_that_was_asked(start):
-    donor, newcomer = start([[1.0, 2.0], [[3.0], [4.0]]], [[0.0, 0.0], [[0.0], [0.0]]], step=42)
+    donor, newcomer = start(
+        [[1.0, 2.0], [[3.0], [4.0]], {"codes": [0, 7, 255]}],
+        [[0.0, 0.0], [[0.0], [0.0]], {"codes": [0, 0, 0]}],
+        step=42,
+    )
     newcomer.tell(download=donor.hello["peer_id"])
-    assert newcomer.hear() == {"step": 42, "values": [[1.0, 2.0], [[3.0], [4.0]]]}
+    assert newcomer.hear() == {"step": 42, "values": [[1.0, 2.0], [[3.0], [4.0]], [0, 7, 255]]}
 
 
 def test_a_stream_that_breaks_off_is_opened_again(start):
@@ -126,6 +130,7 @@ def test_a_state_that_does_not_fit_is_refused_with_the_reason(start):
         "float32[3]": [[1.0, 2.0, 3.0]],
         "2 tensors, not 1": [[1.0, 2.0], [3.0]],
         "float32[600000], not": [{"seed": 1, "size": 600_000}],
+        "uint8[2], not float32[2]": [{"codes": [1, 2]}],
     }
     *donors, newcomer = start(*donations.values(), [[0.0, 0.0]])
     for donor, reason in zip(donors, donations, strict=True):

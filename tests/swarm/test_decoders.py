@@ -24,6 +24,7 @@ from swarm.credentials import AdmissionAnswer, AdmissionRequest
 from swarm.errors import ArtelError
 from swarm.identity import Identity
 from swarm.records import RECORD_TYPES, EvictionsRecord, RunRecordValidator, dht_key, unpack_record
+from swarm.snapshot import Layout
 from swarm.tensor_stream import TensorCollector, UnfitTensors, pack_messages
 from swarm.ticket import Invitation, read_invitation, write_invitation, write_ticket
 from swarm.transfer import FileRequest, Refusal
@@ -116,18 +117,19 @@ def test_messages_are_decoded_or_refused(decode: Callable[[bytes], Any], raw):
         decode(raw)
 
 
-@given(st.data())
-def test_tensors_arrive_whole_or_not_at_all(data):
-    own = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@given(data=st.data())
+def test_tensors_arrive_whole_or_not_at_all(dtype, data):
+    own = torch.arange(6, dtype=dtype).reshape(2, 3)
     messages = pack_messages([own], NoCompression())
-    collector = TensorCollector([own.shape])
+    collector = TensorCollector([Layout.of(own)])
     try:
         for message in messages:
             collector.add_message(data.draw(mutated(message)))
         (arrived,) = collector.finish()
     except UnfitTensors:
         return
-    assert arrived.shape == own.shape
+    assert (arrived.shape, arrived.dtype) == (own.shape, own.dtype)
     assert torch.isfinite(arrived).all()
 
 
