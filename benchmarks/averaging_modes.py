@@ -21,7 +21,6 @@ import json
 import statistics
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,7 +237,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     base, outcomes = load_spec(given.spec), list[Outcome]()
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"

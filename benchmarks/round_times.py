@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -170,7 +169,6 @@ def live(
     # a spawned process would spawn its own children too; hivemind's must be forked
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     participant = kind(spec, folder, initial_peers)
     addresses = [str(address) for address in participant.dht.get_visible_maddrs()]
     pipe.send({"peer_id": participant.peer_id, "addresses": addresses})

@@ -1,33 +1,21 @@
 """LAMB on moments in 8-bit codes, on a CPU: block by block decoded, advanced and encoded, compiled by numba.
 
 By torch's operations this is some thirty passes over memory, and takes twice as long. What is stored are the codes of
-`blockwise_8bit`. To import this module takes half a second, and its first use on a machine some seconds of compiling,
-which are kept beside this file or in the user's cache folder: so import it where it is used.
+`blockwise_8bit`. Import it where it is used (see `compiled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 
 from model.blockwise_8bit import BLOCK, BUCKETS, bucket_table, codebook
+from model.compiled import compiled
 
-# sums may be taken in any order, or they could not use vector instructions
-FAST = {"reassoc", "contract", "nsz"}
 SMALLEST = np.finfo(np.float32).tiny
 CPU = torch.device("cpu")
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to write to
-        return numba.njit(**options)(function)
 
 
 class CodedMoment(NamedTuple):
@@ -66,7 +54,7 @@ def constants(
     return Constants(*(np.float32(number) for number in numbers))
 
 
-@_compiled
+@compiled
 def advance_blocks(weights, gradient, mean, square, delta, given):  # type: ignore[no-untyped-def]
     """Update both moments [n], write the negative direction into `delta` [n], return |p|^2 and |delta|^2.
 
@@ -95,7 +83,7 @@ def advance_blocks(weights, gradient, mean, square, delta, given):  # type: igno
 # Each loop below is one that the compiler can turn into vector instructions, or that it better does not.
 
 
-@_compiled
+@compiled
 def _decode(codes, table, absmax, values):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
         values[i] = table[codes[i]]
@@ -103,7 +91,7 @@ def _decode(codes, table, absmax, values):  # type: ignore[no-untyped-def]
         values[i] *= absmax
 
 
-@_compiled
+@compiled
 def _advance(weights, gradient, mean, square, delta, given):  # type: ignore[no-untyped-def]
     for i in range(weights.size):
         slope = gradient[i] * given.gradient_scale
@@ -113,7 +101,7 @@ def _advance(weights, gradient, mean, square, delta, given):  # type: ignore[no-
         delta[i] = -(m / (np.sqrt(v) + given.eps) + given.weight_decay * weights[i])
 
 
-@_compiled
+@compiled
 def _square_norm(values):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(values.size):
@@ -121,7 +109,7 @@ def _square_norm(values):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled
 def _scale_to_one(values):  # type: ignore[no-untyped-def]
     """Divide by the largest magnitude, and return it."""
     largest = np.zeros(1, np.int32)
@@ -139,7 +127,7 @@ def _scale_to_one(values):  # type: ignore[no-untyped-def]
     return absmax
 
 
-@_compiled
+@compiled
 def _encode_signed(bits, table, codes):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
         # an unsigned index, which cannot count from the table's end
@@ -147,7 +135,7 @@ def _encode_signed(bits, table, codes):  # type: ignore[no-untyped-def]
         codes[i] = np.uint8(((table[bucket] + bits[i]) >> 16) ^ (bits[i] >> 31))
 
 
-@_compiled
+@compiled
 def _encode_unsigned(bits, table, codes):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
         codes[i] = np.uint8((table[np.uint32(bits[i]) >> np.uint32(16)] + bits[i]) >> 16)

@@ -58,13 +58,13 @@ def judge(requirements: Sequence[str], installed: Callable[[str], str | None]) -
 
 
 def check_codec() -> Finding:
-    """Whether hivemind's 8-bit codec gives back what it was given."""
-    found = f"numpy {installed_version('numpy')}, hivemind {installed_version('hivemind')}"
+    """Whether the 8-bit codec gives back what it was given."""
+    found = ", ".join(f"{name} {installed_version(name)}" for name in ("numpy", "numba", "hivemind"))
     reason = why_8bit_fails()
     if reason is None:
         return Finding("8-bit averaging", Verdict.OK, f"works with {found}")
     words = f"fails with {found} ({reason}): this peer would keep its own values in every round"
-    return Finding("8-bit averaging", Verdict.FAIL, words, "pip install 'numpy<2.4'")
+    return Finding("8-bit averaging", Verdict.FAIL, words, "pip install --force-reinstall numba 'numpy<2.4'")
 
 
 def installed_version(name: str) -> str | None:

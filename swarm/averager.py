@@ -22,6 +22,7 @@ import hashlib
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
@@ -38,7 +39,7 @@ from hivemind.proto import averaging_pb2
 from hivemind.utils.asyncio import achain, anext, as_aiter, azip
 
 from swarm.allreduce import SteadfastAllReduce, part_bytes
-from swarm.codecs import compression_for
+from swarm.codecs import SMALL_TENSOR_VALUES, compression_for
 from swarm.dht import TiedDHT
 from swarm.gate import Gate
 from swarm.guard import RoundLimits, size_of
@@ -47,6 +48,7 @@ from swarm.low_rank import LowRankGradients
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
 from swarm.spec import AveragingSpec
 from swarm.state_sharing import BRANCH_HEX_DIGITS, StateSharing, StateSource
+from swarm.uniform_8bit import decode_with_ours, warm_up
 from swarm.whole_messages import WholeMessages
 
 logger = logging.getLogger(__name__)
@@ -179,9 +181,16 @@ class SwarmAverager(StateSharing):
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
         self._inner_pipe = WholeMessages(self._inner_pipe)
+        decode_with_ours()
+        if self._will_use_8_bits():
+            threading.Thread(target=warm_up, daemon=True).start()
         self._no_round = asyncio.Event()
         self._no_round.set()
         super().run()
+
+    def _will_use_8_bits(self) -> bool:
+        in_codes = self._spec.gradient_compression in ("8bit", "low_rank")
+        return in_codes and any(tensor.numel() >= SMALL_TENSOR_VALUES for tensor in self._averaged_tensors)
 
     async def _prepare_round(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,10 +12,10 @@ from hivemind.compression import (
     Float16Compression,
     NoCompression,
     SizeAdaptiveCompression,
-    Uniform8BitQuantization,
 )
 
 from swarm.low_rank import is_worth_it
+from swarm.uniform_8bit import CODES, Uniform8Bit
 
 # below this many values a codebook costs more than it saves, and small tensors (biases, norms) are sensitive
 SMALL_TENSOR_VALUES = 2**16
@@ -24,7 +23,7 @@ SMALL_TENSOR_VALUES = 2**16
 MAX_8BIT_ERROR = 0.1
 
 
-CODEBOOK_BYTES = 256 * 4
+CODEBOOK_BYTES = CODES * 4
 
 
 def compressed_bytes(shape: Sequence[int], name: str, rank: int = 0) -> int:
@@ -46,7 +45,7 @@ def compression_for(name: str) -> CompressionBase:
         "none": NoCompression,
         "float16": Float16Compression,
         "8bit": lambda: SizeAdaptiveCompression(
-            threshold=SMALL_TENSOR_VALUES, less=Float16Compression(), greater_equal=Uniform8BitQuantization()
+            threshold=SMALL_TENSOR_VALUES, less=Float16Compression(), greater_equal=Uniform8Bit()
         ),
     }
     return codecs["8bit" if name == "low_rank" else name]()
@@ -55,15 +54,13 @@ def compression_for(name: str) -> CompressionBase:
 def why_8bit_fails() -> str | None:
     """Encode and decode a tensor as peers do when they average; what went wrong, or None.
 
-    hivemind swallows the error that its codec raises with numpy 2.4 or newer, so nobody else would notice.
+    hivemind swallows what a codec raises in a round, where every peer then keeps its own values.
     """
     tensor = torch.linspace(-1.0, 1.0, SMALL_TENSOR_VALUES)
-    codec = Uniform8BitQuantization()
+    codec = Uniform8Bit()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about what hivemind calls
-            restored = codec.extract(codec.compress(tensor, CompressionInfo.from_tensor(tensor)))
-    except Exception as error:  # whatever numpy raises in there is the answer
+        restored = codec.extract(codec.compress(tensor, CompressionInfo.from_tensor(tensor)))
+    except Exception as error:  # whatever numba or numpy raises in there is the answer
         return f"{type(error).__name__}: {error}"
     largest = (restored - tensor).abs().max().item()
     return None if largest < MAX_8BIT_ERROR else f"values are off by up to {largest:.3f}"

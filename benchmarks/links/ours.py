@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,7 +71,6 @@ class StandInMicroBatches:
 def main() -> None:
     """Obey: join, and when told so make the steps and say what they took."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     setup = hear()
     peer = BarePeer(RunSpec.model_validate_json(setup["spec"]), setup["folder"], setup["initial_peers"])
     peer.averager.bandwidth = setup["megabits"]
