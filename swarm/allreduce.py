@@ -10,7 +10,8 @@ And it adds whatever it is sent, and takes over whatever it gets back.
 
 It also sends all that it has as fast as it can, in parts of one size for every link. On a slow link some streams then
 run ahead of others, whose reducers end late and leave links idle; so here few parts are on their way to a reducer at a
-time, and they are smaller where the link is slow (`python -m benchmarks.swarm_links` for what that saves).
+time, and they are smaller where the link is slow (`python -m benchmarks.swarm_links` for what that saves). What comes
+back goes into the tensors at once, and not when all of a tensor is there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from hivemind.averaging.allreduce import AllReduceRunner
-from hivemind.averaging.partition import BannedException, TensorPartReducer
+from hivemind.averaging.partition import AllreduceException, BannedException, TensorPartReducer
 from hivemind.p2p import P2PContext, PeerID, StubBase
 from hivemind.proto import averaging_pb2
 
@@ -34,12 +35,17 @@ from swarm.robust import CentredClipping
 logger = logging.getLogger(__name__)
 
 # what the slowest link of a group carries in this time is a part: shorter ones cost processor time, longer ones wait
-PART_SECONDS = 0.02
+PART_SECONDS = 0.01
 PART_BYTES = (2**16, 2**19)
-# a reducer reads two parts ahead of the one it reduces: with fewer it would hear nothing, and think us gone
-PARTS_ON_THEIR_WAY = 4
+# what it carries in this time may be on its way to each reducer, or more would wait for the way there and back
+WAY_SECONDS = 0.1
+# a reducer reads two parts ahead of the one it reduces: with fewer than four it would hear nothing, and think us gone
+PARTS_ON_THEIR_WAY = (4, 16)
 # only by sending do we notice that a reducer has closed the stream
 ROOM_SECONDS = 2.0
+
+# hivemind keeps what is registered until all of a tensor is there
+_NOTHING = torch.empty(0)
 
 # (index of the sender, why)
 OnOffence = Callable[[int, str], None]
@@ -48,14 +54,30 @@ OnOffence = Callable[[int, str], None]
 def part_bytes(bandwidths: Iterable[float | None]) -> int:
     """Size of the parts that a group exchanges, by its members' bandwidths in Mbit/s; None is not known.
 
-    >>> part_bytes([100.0, 30.0, None])
-    75000
+    >>> part_bytes([100.0, 75.0, None])
+    93750
     """
-    known = [bandwidth for bandwidth in bandwidths if bandwidth]
     smallest, largest = PART_BYTES
-    if not known:
-        return largest
-    return round(min(max(min(known) * 1e6 / 8 * PART_SECONDS, smallest), largest))
+    slowest = _slowest(bandwidths)
+    return largest if slowest is None else round(min(max(slowest * PART_SECONDS, smallest), largest))
+
+
+def parts_on_their_way(bandwidths: Sequence[float | None]) -> int:
+    """How many of them may be on their way to one reducer.
+
+    >>> parts_on_their_way([100.0, 75.0, None])
+    10
+    """
+    fewest, most = PARTS_ON_THEIR_WAY
+    slowest = _slowest(bandwidths)
+    if slowest is None:
+        return most
+    return min(max(round(slowest * WAY_SECONDS / part_bytes(bandwidths)), fewest), most)
+
+
+def _slowest(bandwidths: Iterable[float | None]) -> float | None:
+    """In bytes per second."""
+    return min((bandwidth * 1e6 / 8 for bandwidth in bandwidths if bandwidth), default=None)
 
 
 class GuardedReducer(TensorPartReducer):
@@ -106,13 +128,15 @@ class GuardedReducer(TensorPartReducer):
 
 
 class SteadfastAllReduce(AllReduceRunner):
-    """One all-reduce in one group; waits for a silent member `sender_timeout` at most, whatever it is silent about.
+    """One all-reduce in one group, in place; waits for a silent member `sender_timeout` at most, whatever it is silent
+    about. Iterating over it yields nothing, and ends when everything is in the tensors.
 
     :param limits: what others may send and return
+    :param parts_on_their_way: to each reducer at a time
     :param robust: whether our share is reduced by centred clipping
     """
 
-    def __init__(self, *, limits: RoundLimits, robust: bool = False, **kwargs: Any):
+    def __init__(self, *, limits: RoundLimits, parts_on_their_way: int, robust: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.offenders: dict[PeerID, str] = {}
         container = self.tensor_part_container
@@ -128,12 +152,13 @@ class SteadfastAllReduce(AllReduceRunner):
             lambda index, why: self._remember(self.sender_peer_ids[index], why),
             robust,
         )
-        self._room = [asyncio.Semaphore(PARTS_ON_THEIR_WAY) for _peer in self.ordered_peer_ids]
+        self._room = [asyncio.Semaphore(parts_on_their_way) for _peer in self.ordered_peer_ids]
         self._register = container.register_processed_part
-        container.register_processed_part = self._register_if_it_fits
+        container.register_processed_part = self._take_over_if_it_fits
+        container.iterate_output_tensors = self._until_all_parts_came
 
-    def _register_if_it_fits(self, peer_index: int, part_index: int, part: torch.Tensor) -> None:
-        """Take over what a reducer returned, or keep our own values where it cannot be an average."""
+    def _take_over_if_it_fits(self, peer_index: int, part_index: int, part: torch.Tensor) -> None:
+        """Add what a reducer returned, the difference to our own values, unless it cannot be one."""
         container, reducer = self.tensor_part_container, self.ordered_peer_ids[peer_index]
         # hivemind calls this for the parts of a reducer that failed, too, with no change
         fits = part_index < len(self._parts[peer_index])
@@ -144,10 +169,23 @@ class SteadfastAllReduce(AllReduceRunner):
         )
         if why is not None:
             self._remember(reducer, f"returned {why}")
-            part = torch.zeros_like(self._parts[peer_index][part_index])
-            container.failed_size += part.numel()
-        self._register(peer_index, part_index, part)
+            container.failed_size += self._parts[peer_index][part_index].numel()
+        elif fits:
+            self._parts[peer_index][part_index].add_(part)
+        self._register(peer_index, part_index, _NOTHING)
         self._room[peer_index].release()
+
+    async def _until_all_parts_came(self) -> AsyncIterator[torch.Tensor]:
+        container = self.tensor_part_container
+        for peer_index, expected in enumerate(container.num_parts_by_peer):
+            available = container._output_part_available[peer_index]
+            while container._outputs_registered_by_peer[peer_index] < expected:
+                available.clear()
+                await available.wait()
+                if container.finished.is_set():
+                    raise AllreduceException("the all-reduce was ended before all parts had come")
+        return
+        yield  # hivemind wants a stream
 
     async def _generate_input_for_peer(self, peer_index: int) -> AsyncIterator[averaging_pb2.AveragingData]:
         """Our values for a reducer; when enough are on their way, the next when one has come back, or after a while."""

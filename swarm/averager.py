@@ -36,9 +36,10 @@ from hivemind.averaging.matchmaking import MatchmakingException
 from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2
-from hivemind.utils.asyncio import achain, anext, as_aiter, azip
+from hivemind.utils.asyncio import achain, anext, as_aiter
 
-from swarm.allreduce import SteadfastAllReduce, part_bytes
+from model.host_allocator import keep_freed_memory
+from swarm.allreduce import SteadfastAllReduce, part_bytes, parts_on_their_way
 from swarm.codecs import SMALL_TENSOR_VALUES, compression_for
 from swarm.dht import TiedDHT
 from swarm.gate import Gate
@@ -181,6 +182,7 @@ class SwarmAverager(StateSharing):
         die_with_parent(self._parent_pid)
         ignore_polite_signals()
         self._inner_pipe = WholeMessages(self._inner_pipe)
+        keep_freed_memory()  # every part has tensors of its own, for a moment
         decode_with_ours()
         if self._will_use_8_bits():
             threading.Thread(target=warm_up, daemon=True).start()
@@ -246,6 +248,7 @@ class SwarmAverager(StateSharing):
         """Average some tensors in place with the group."""
         runner = SteadfastAllReduce(
             limits=self._limits,
+            parts_on_their_way=self._parts_on_their_way,
             robust=self._spec.aggregation == "centred_clipping" and self._limits.kind is RoundKind.GRADIENTS,
             p2p=self._p2p,
             servicer_type=type(self),
@@ -256,8 +259,8 @@ class SwarmAverager(StateSharing):
             **kwargs,
         )
         self._running_groups[runner.group_id].set_result(runner)
-        async for tensor, update in azip(as_aiter(*tensors), runner):
-            tensor.add_(update, alpha=self._averaging_alpha)
+        async for _nothing in runner:
+            pass
         container, reducer = runner.tensor_part_container, runner.tensor_part_reducer
         expected = reducer.num_parts * reducer.num_senders
         self._received = (
@@ -301,6 +304,7 @@ class SwarmAverager(StateSharing):
                 raise MatchmakingException(f"the group has a member that may not average with us: {peer}")
         bandwidths = [self.serializer.loads(gathered)[0] for gathered in group_info.gathered]
         kwargs["part_size_bytes"] = part_bytes(bandwidths)
+        self._parts_on_their_way = parts_on_their_way(bandwidths)
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
         round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
         return (gathered, round_id, *self._received, time.monotonic() - started)

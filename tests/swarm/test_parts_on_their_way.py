@@ -13,12 +13,19 @@ import torch
 from hivemind.compression import NoCompression
 from hivemind.p2p import PeerID, ServicerBase
 
-from swarm.allreduce import PART_BYTES, PARTS_ON_THEIR_WAY, SteadfastAllReduce, part_bytes
+from swarm.allreduce import (
+    PART_BYTES,
+    PARTS_ON_THEIR_WAY,
+    SteadfastAllReduce,
+    part_bytes,
+    parts_on_their_way,
+)
 from swarm.guard import RoundLimits
 from swarm.rounds import RoundKind
 
 VALUES = 6400
 PART = 4 * 100
+WAY = 4
 PEERS = [PeerID(bytes([index]) * 8) for index in range(3)]
 
 
@@ -34,6 +41,7 @@ class Member(SteadfastAllReduce):
         self._group, self.values, self.most = group, [torch.full((VALUES,), float(index))], 0
         super().__init__(
             limits=RoundLimits(RoundKind.GRADIENTS, most=math.inf),
+            parts_on_their_way=WAY,
             p2p=SimpleNamespace(peer_id=PEERS[index]),
             servicer_type=Servicer,
             prefix=None,
@@ -86,14 +94,15 @@ class Member(SteadfastAllReduce):
 
     async def average(self) -> list[float]:
         """Take part; the values that come out."""
-        return [value.item() for tensor in self.values async for delta in self for value in (tensor + delta)]
+        assert [update async for update in self] == []  # it is in place
+        return [value.item() for tensor in self.values for value in tensor]
 
 
 class Quitter(Member):
     """Closes each stream when as many parts have come as come without an answer."""
 
     async def rpc_aggregate_part(self, stream: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        for _part in range(PARTS_ON_THEIR_WAY):
+        for _part in range(WAY):
             await anext(stream)
         return
         yield  # hivemind wants a stream
@@ -120,13 +129,13 @@ def averaged(
 def test_few_parts_are_on_their_way_at_a_time_and_all_arrive():
     members, values = averaged([1 / 3, 1 / 3, 1 / 3])
     assert values == [{1.0}] * 3
-    assert [member.most for member in members] == [PARTS_ON_THEIR_WAY] * 3
+    assert [member.most for member in members] == [WAY] * 3
 
 
 def test_who_reduces_nothing_sends_everything_before_anything_comes_back():
     members, values = averaged([0.5, 0.5, 0.0])
     assert values == [{1.0}] * 3
-    assert members[2].most > PARTS_ON_THEIR_WAY
+    assert members[2].most > WAY
 
 
 def test_a_reducer_that_closes_the_stream_is_given_up_soon():
@@ -145,6 +154,13 @@ def test_parts_are_smaller_on_slow_links():
 @pytest.mark.parametrize("unknown", [[], [None, None], [None, 0.0]])
 def test_parts_are_large_where_no_bandwidth_is_known(unknown):
     assert part_bytes(unknown) == PART_BYTES[1]
+
+
+def test_more_parts_are_on_their_way_where_the_link_carries_more():
+    counts = [parts_on_their_way([megabits, 1000.0]) for megabits in (1.0, 30.0, 100.0, 1000.0)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == PARTS_ON_THEIR_WAY
+    assert parts_on_their_way([None]) == PARTS_ON_THEIR_WAY[1]
 
 
 def test_all_members_choose_the_same_size():
