@@ -1,12 +1,15 @@
 """A peer whole but for its text: DHT, leases, averager, training loop; benchmarks bring their own micro-batches.
 
-It is alone with who is told to it, starts from the seed, and leaves without a word.
+It is alone with who is told to it, starts from the seed, fetches the state when it falls behind, and leaves without a
+word.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,14 +23,18 @@ from peer.micro_batches import MicroBatches
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
 from peer.suspension import SuspensionWatch
-from peer.synchronization import Synced
+from peer.synchronization import Synced, fellows
 from peer.training_loop import TrainingLoop
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.dht import RecordBoard, open_dht
 from swarm.identity import Identity
+from swarm.snapshot import Snapshot
 from swarm.spec import RunSpec
+from swarm.state_sharing import StateUnavailable
 from swarm.training_state import TrainingState, build_model
+
+DOWNLOAD_SECONDS = 600.0
 
 
 class Silent(Reporter):
@@ -65,13 +72,40 @@ class BarePeer:
         self.presence.start()
         self.accumulator = Accumulator(self.state.model_parameters)
 
+    def fetch_state(self, step: int) -> tuple[Snapshot, Sequence[str]]:
+        """A state of this step or a later one, and who sent it; asked for again when the donors go on meanwhile.
+
+        :raises TimeoutError: nobody has one
+        """
+        end = time.monotonic() + DOWNLOAD_SECONDS
+        while time.monotonic() < end:
+            view = self.presence.refresh()
+            donors = fellows(view.donors(step, exclude=self.presence.peer_id), view)
+            try:
+                layouts = self.state.layouts
+                return self.averager.download_state(
+                    *donors, layouts=layouts, timeout=DOWNLOAD_SECONDS
+                ), donors
+            except StateUnavailable as error:
+                print(f"asking again: {error}", file=sys.stderr)
+        raise TimeoutError(f"nobody had a state of step {step}")
+
+    def _catch_up(self) -> Synced:
+        began, newest = time.monotonic(), self.presence.refresh().newest_step
+        if newest <= self.state.step:
+            return Synced(self.state.step, None, 0.0)
+        snapshot, donors = self.fetch_state(newest)
+        self.state.load(snapshot)
+        self.presence.update(step=self.state.step, branch=self.state.branch)
+        return Synced(self.state.step, donors[0], time.monotonic() - began)
+
     def training_loop(
         self, micro_batches: MicroBatches, reporter: Reporter, stop: threading.Event
     ) -> TrainingLoop:
         """The loop over these micro-batches."""
         suspension = SuspensionWatch(self.spec.leases.expiration)
         suspension.start()
-        synchronizer = SimpleNamespace(synchronize=lambda *, force: Synced(self.state.step, None, 0.0))
+        synchronizer = SimpleNamespace(synchronize=lambda *, force: self._catch_up())
         departure = SimpleNamespace(leave=lambda *_given: None, grace=SimpleNamespace(reason=""))
         return TrainingLoop(
             self.spec,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.swarm_links [--peers 4] [--megabits 100] [--millions 16] [--step-seconds 20]
                                      [--steps 4] [--only overlap blocking hivemind] [--newcomers 0]
-                                     [--slow 1] [--plot FILE] [--json FILE]
+                                     [--slow 1] [--uneven 1] [--plot FILE] [--json FILE]
 
 Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions, with TCP's
 usual congestion control (cubic); averaging is real, computing is a sleep. Peers are told the bandwidth that others
@@ -17,6 +17,8 @@ measure when they join. Given several values, every combination is run. Prints f
 - took: seconds a step, where `--step-seconds` are planned;
 - kept: with `--slow 10` the last peer computes ten times slower than the others; the least share that a peer's samples
   in global steps are of those that it computed by then. Ours only;
+- with `--uneven 4` the last peer's link is four times slower than the others'. Efficiency is then to the least time for
+  shares in proportion to the links, while plain TCP still sends equal ones;
 - join: with `--newcomers`, how long they took to fetch the state while the others train, all at once in the middle of
   a step, over the time its bytes take on one link; and how many donors they took. Ours only.
 Needs root and iproute2.
@@ -68,6 +70,11 @@ class Links:
     step_seconds: float
     newcomers: int = 0
     slow: float = 1.0
+    uneven: float = 1.0
+
+    def megabits_of(self, host: int) -> float:
+        """Of a peer's link, or a newcomer's."""
+        return self.megabits / (self.uneven if host == self.peers - 1 else 1.0)
 
     @property
     def speeds(self) -> list[float]:
@@ -132,14 +139,18 @@ class Hosts:
             "initial_peers": list[str](),
             "peers": links.peers,
             "steps": steps,
-            "megabits": links.megabits,
         }
         for host in range(count):
-            self._network.shape(host, links.megabits)
+            self._network.shape(host, links.megabits_of(host))
             process = LineProcess(MODULES[kind], deadline=ANSWER_SECONDS, on=self._network.on(host))
             self._processes.append(process)
             duration = MICRO_BATCH_SECONDS * (links.slow if host == links.peers - 1 else 1.0)
-            process.tell(**setup, newcomer=host >= links.peers, micro_batch_seconds=duration)
+            process.tell(
+                **setup,
+                megabits=links.megabits_of(host),
+                newcomer=host >= links.peers,
+                micro_batch_seconds=duration,
+            )
             if host == 0:
                 addresses = process.hear()["addresses"]
                 setup["initial_peers"] = [address for address in addresses if "127.0.0.1" not in address]
@@ -178,7 +189,7 @@ def socket_seconds(links: Links, size: float) -> float:
         network = stack.enter_context(contextlib.closing(Network(links.peers, SUBNET)))
         processes = []
         for host in range(links.peers):
-            network.shape(host, links.megabits)
+            network.shape(host, links.megabits_of(host))
             process = LineProcess(SOCKETS, deadline=ANSWER_SECONDS, on=network.on(host))
             stack.callback(process.kill_group)
             process.tell(others=[network.address(other) for other in range(links.peers) if other != host])
@@ -226,7 +237,7 @@ def cost_of(kind: str, links: Links, spec: RunSpec, answers: Sequence[Sequence[M
         samples_per_second=sum(share * speed for share, speed in zip(shares, links.speeds, strict=True)),
         took_seconds=statistics.mean(walls) / (len(answers[0]) - 1),
         exchange_seconds=exchange,
-        efficiency=bound * 8 / (links.megabits * 1e6) / exchange if bound and exchange else None,
+        efficiency=least_seconds(links, bound) / exchange if bound and exchange else None,
         of_sockets=socket_seconds(links, bound) / exchange if bound and exchange else None,
         sent_megabytes=statistics.mean(sent) / 1e6,
         sent_over_bound=statistics.mean(sent) / bound if bound else None,
@@ -250,6 +261,18 @@ def bound_bytes(spec: RunSpec, links: Links, steps: int) -> float:
     states = sum(step % STATE_EVERY == 0 for step in range(2, steps + 2))
     copies = sizes.gradients + sizes.parameters * states / steps
     return 2 * (links.peers - 1) / links.peers * copies
+
+
+def least_seconds(links: Links, bound: float) -> float:
+    """Least time for an all-reduce of which each peer sends `bound` bytes if all reduce equal shares.
+
+    Of n peers, one that reduces a share f of V megabits of values sends (1 - f) V of its own and f V to n - 1 others:
+    V in any case, and 2 (n - 1) V all of them together.
+    """
+    peers = links.peers
+    speeds = [links.megabits_of(peer) for peer in range(peers)]
+    values = bound * 8 / 1e6 * peers / (2 * (peers - 1))
+    return max(2 * (peers - 1) * values / sum(speeds), values / min(speeds))
 
 
 def row_of(cost: Cost) -> tuple[str, ...]:
@@ -343,6 +366,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(MODULES), choices=list(MODULES))
     parser.add_argument("--newcomers", type=int, nargs="+", default=[0])
     parser.add_argument("--slow", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--uneven", type=float, nargs="+", default=[1.0])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -360,6 +384,7 @@ def main() -> None:
             given.step_seconds,
             given.newcomers,
             given.slow,
+            given.uneven,
         )
         for combination in itertools.product(*choices):
             for kind in given.only:

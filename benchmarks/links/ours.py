@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import traceback
@@ -17,13 +16,11 @@ from benchmarks.links.stand_in import SAMPLES, Computing, hear, say, sent_bytes
 from peer.accumulator import Accumulator
 from peer.global_step import StepReport
 from peer.presence import Presence
-from peer.synchronization import fellows
+from swarm.snapshot import Layout
 from swarm.spec import RunSpec
-from swarm.state_sharing import StateUnavailable
 from swarm.states import PeerState
 
 DEADLINE_SECONDS = 120.0
-DOWNLOAD_SECONDS = 600.0
 
 
 class Steps(Silent):
@@ -95,20 +92,11 @@ def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetch(peer: BarePeer) -> dict[str, Any]:
-    """As a synchronizer does, again from others when the donors make a step meanwhile."""
-    layouts = peer.state.layouts
-    started = time.monotonic()
-    while time.monotonic() - started < DOWNLOAD_SECONDS:
-        view = peer.presence.refresh()
-        donors = fellows(view.donors(0, exclude=peer.presence.peer_id), view)
-        try:
-            peer.averager.download_state(*donors, layouts=layouts, timeout=DOWNLOAD_SECONDS)
-        except StateUnavailable as error:
-            print(f"asking again: {error}", file=sys.stderr)
-            continue
-        seconds = time.monotonic() - started
-        return {"seconds": seconds, "donors": donors, "bytes": sum(layout.bytes for layout in layouts)}
-    raise TimeoutError("nobody had a state for a newcomer")
+    """As a newcomer does."""
+    began = time.monotonic()
+    snapshot, donors = peer.fetch_state(0)
+    size = sum(Layout.of(tensor).bytes for tensor in snapshot.tensors)
+    return {"seconds": time.monotonic() - began, "donors": donors, "bytes": size}
 
 
 def _wait_for(presence: Presence, peers: int) -> None:
