@@ -34,7 +34,10 @@ def read_until(terminal: int, words: bytes, deadline: float = 60.0) -> bytes:
     while words not in shown:
         ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
         assert ready, f"no {words!r} in {shown!r}"
-        shown += os.read(terminal, 65536)
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # nobody has the other end any more
+            pytest.fail(f"it has ended after {shown.decode(errors='replace')!r}")
     return shown
 
 

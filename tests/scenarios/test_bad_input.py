@@ -23,7 +23,7 @@ def run(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,  # its imports alone take long where other scenarios train beside it
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
