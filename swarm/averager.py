@@ -97,6 +97,7 @@ class SwarmAverager(StateSharing):
         self._state_source = state_source
         self._received: tuple[float, float, list[str], dict[str, str]] = (0.0, 0.0, [], {})
         self._limits = RoundLimits(RoundKind.GRADIENTS)
+        self._parts_on_their_way = parts_on_their_way([])
         self._usual_size: dict[RoundKind, float] = {}
         handler = signal.getsignal(signal.SIGINT)
         try:

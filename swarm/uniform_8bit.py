@@ -1,8 +1,8 @@
 """hivemind's uniform 8-bit codec, several times as fast: the same bytes on the wire, by compiled loops.
 
 Values are coded in steps of 6/256 of their standard deviation around their mean, and each code stands for the mean of
-the values that got it. With hivemind's own, coding and decoding is a third of what a round costs a processor
-(`python -m benchmarks.codec`), and it depends on functions that torch is about to drop and numpy 2.4 has dropped.
+the values that got it. hivemind's own takes several times as long (`python -m benchmarks.codec`), and depends on what
+torch is about to drop and numpy 2.4 has dropped.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from model.compiled import compiled
+from swarm.uniform_8bit import CODES
 
-CODES = 256
 MIDDLE = np.float32(CODES // 2)
 LAST = np.float32(CODES - 1)
 # one after the other, sums in the same bucket would each wait for the one before
