@@ -65,7 +65,7 @@ class BarePeer:
         self.state = TrainingState(spec, build_model(spec, vocab_size=spec.data.vocab_size, pad_token_id=0))
         self._buffers = [torch.zeros(parameter.shape) for parameter in self.state.parameters]
         self.averager = SwarmAverager(
-            self._buffers, self.dht, prefix=spec.run_id, spec=spec.averaging, state_source=self.state.snapshot
+            self._buffers, self.dht, prefix=spec.run_id, spec=spec.averaging, state_source=self.state.held
         )
         own_board = board(self.dht, spec.run_id, identity)
         self.presence = Presence(own_board, spec, Description("bench", "0", "cpu"), self.state.settings)

@@ -87,7 +87,7 @@ class Participant:
             self.dht,
             prefix=spec.run_id,
             spec=spec.averaging,
-            state_source=self.state.snapshot,
+            state_source=self.state.held,
         )
         self.board = RecordBoard(self.dht, spec.run_id, identity)
         self.peer_id = identity.peer_id

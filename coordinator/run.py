@@ -252,7 +252,7 @@ class _Coordinator:
             dht,
             prefix=spec.run_id,
             spec=spec.averaging,
-            state_source=state.snapshot,
+            state_source=state.held,
         )
         stack.callback(averager.shutdown)
         service = ServiceThread(dht)

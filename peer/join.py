@@ -176,7 +176,7 @@ def _participate(
         spec=spec.averaging,
         client_mode=options.client_mode,
         state_source=lambda: (
-            states[0].snapshot_for_others(spec.averaging.next_chunk_timeout / 2) if states else None
+            states[0].held_for_others(spec.averaging.next_chunk_timeout / 2) if states else None
         ),
     )
     compute_on(device)

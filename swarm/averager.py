@@ -47,8 +47,9 @@ from swarm.guard import RoundLimits, size_of
 from swarm.lifeline import die_with_parent, ignore_polite_signals
 from swarm.low_rank import LowRankGradients
 from swarm.rounds import RoundFailed, RoundKind, RoundResult
+from swarm.snapshot import BRANCH_HEX_DIGITS
 from swarm.spec import AveragingSpec
-from swarm.state_sharing import BRANCH_HEX_DIGITS, StateSharing, StateSource
+from swarm.state_sharing import StateSharing, StateSource
 from swarm.uniform_8bit import decode_with_ours, warm_up
 from swarm.whole_messages import WholeMessages
 
@@ -72,7 +73,7 @@ class SwarmAverager(StateSharing):
     `bandwidth`: of our link, in Mbit/s; None while it is not known.
 
     :param buffers: fp32 CPU tensors of fixed shapes; moved to shared memory; filled by the caller before a round
-    :param state_source: called in this process whenever a newcomer asks for state
+    :param state_source: called in this process, in a thread, whenever a newcomer asks for state
     """
 
     _inner_pipe: Any

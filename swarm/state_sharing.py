@@ -1,55 +1,46 @@
 """Hands the training state out and fetches it, beside averaging.
 
 State comes from donors that the caller chose by signed records, of a known layout, and never from whoever announces
-itself; hyperparameters do not travel. Several donors of the same step and branch each send a part, so that a newcomer's
-link is full although each of theirs may be slower. Only peers that the run admits get anything, and a donor's link
-belongs to a round first.
+itself; hyperparameters do not travel. Several donors of the same step and branch send it in pieces, so that a
+newcomer's link is full although each of theirs may be slower. Only peers that the run admits get anything, and a
+donor's link belongs to a round first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import re
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import torch
 from hivemind.averaging import DecentralizedAverager
-from hivemind.compression import NoCompression
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import averaging_pb2, runtime_pb2
 from hivemind.utils import MPFuture
-from hivemind.utils.asyncio import aiter_with_timeout, anext
+from hivemind.utils.asyncio import aiter_with_timeout
 
 from swarm.closing import until_receiver_closes
-from swarm.flow_control import Room, Words, messages_ahead
+from swarm.flow_control import AHEAD_MESSAGES, messages_ahead
 from swarm.gate import Gate
+from swarm.packing import PIECE_BYTES, Packing, piece_of
 from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
-from swarm.tensor_stream import MESSAGE_BYTES, TensorCollector, UnfitTensors, pack_tensors
+from swarm.state_download import StateDownload, StateUnavailable, StateUnfit, Wishes
 
 logger = logging.getLogger(__name__)
 
-BRANCH_HEX_DIGITS = 16
-BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
-
 # how old what a newcomer gets may be: a step is longer
 SAME_COPY_SECONDS = 0.5
+# a donor is asked for so many pieces at a time, if there are more
+PIECES_A_WISH = 2
 
-# the state to hand to a newcomer, or None when there is nothing to give
-StateSource = Callable[[], "Snapshot | None"]
-
-
-class StateUnavailable(Exception):
-    """The donor did not send a state that fits; says why."""
-
-
-class StateUnfit(StateUnavailable):
-    """What the donor sent cannot be a state of this run: wrong shapes, too much, or values that are not finite."""
+# the state to hand to a newcomer, which does not change within the context; or None when there is nothing to give
+StateSource = Callable[[], AbstractContextManager[Snapshot] | None]
 
 
 class StateSharing(DecentralizedAverager):
@@ -84,10 +75,18 @@ class StateSharing(DecentralizedAverager):
             raise StateUnavailable(f"{type(error).__name__} {error}".strip()) from None
 
     def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], Any]:
-        """Called by hivemind in the host process when a newcomer asks; an empty list means: nothing to give."""
-        state = self._state_source() if self._state_source is not None else None
-        step, branch, tensors = state if state is not None else Snapshot(-1, "", [])
-        return {"step": step, "branch": branch, "tensors": len(tensors)}, tensors, None
+        """Called by hivemind in the host process when a newcomer asks: a packed copy, or none if there is no state."""
+        lent = self._state_source() if self._state_source is not None else None
+        if lent is None:
+            return {"step": -1, "branch": "", "layouts": []}, [], None
+        with lent as state:
+            layouts = [Layout.of(tensor) for tensor in state.tensors]
+            packing = Packing(layouts)
+            copy = packing.buffer()
+            for target, tensor in zip(packing.tensors_in(copy), state.tensors, strict=True):
+                target.copy_(tensor)
+            metadata = {"step": state.step, "branch": state.branch, "layouts": [str(own) for own in layouts]}
+        return metadata, [copy], None
 
     # Everything below runs in the averager process.
 
@@ -102,38 +101,47 @@ class StateSharing(DecentralizedAverager):
         return
         yield  # hivemind wants a stream
 
-    async def rpc_download_tensors(
-        self, words: AsyncIterator[runtime_pb2.ExpertRequest], context: P2PContext
+    async def rpc_download_pieces(
+        self, wishes: AsyncIterator[runtime_pb2.ExpertRequest], context: P2PContext
     ) -> AsyncIterator[averaging_pb2.DownloadData]:
-        """Stream a range of our current state: metadata in the first message, then the tensors uncompressed.
+        """Send pieces of our current state as they are wished for.
 
-        :param words: see `swarm.flow_control`; the first one names the range
+        The first message has metadata: step, branch, layouts, and how many pieces may be on their way.
+
+        :param wishes: see `swarm.state_download`; each has numbers of pieces
         """
         if not await self._gate.admits(str(context.remote_id)):
             logger.warning("%s may not have our state", context.remote_id)
             return
-        request = await asyncio.wait_for(anext(words), self._spec.next_chunk_timeout)
-        first, last = self._asked_range(request.metadata)
-        metadata, tensors, _infos = await self._current_state()
-        room = Room(messages_ahead(self.bandwidth, MESSAGE_BYTES))
-        listening = asyncio.ensure_future(room.listen(words))
+        described, tensors, _infos = await self._current_state()
+        ahead = messages_ahead(self.bandwidth, PIECE_BYTES)
+        yield averaging_pb2.DownloadData(metadata=self.serializer.dumps([described, ahead]))
+        if not tensors:
+            await until_receiver_closes()
+            return
+        async for number in self._wished(wishes, context):
+            # a round goes first, matchmaking included, or all its members would wait for our link
+            if not self._no_round.is_set():
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
+            piece = piece_of(tensors[0], number).numpy().tobytes()
+            yield averaging_pb2.DownloadData(tensor_part=runtime_pb2.Tensor(buffer=piece))
+
+    async def _wished(
+        self, wishes: AsyncIterator[runtime_pb2.ExpertRequest], context: P2PContext
+    ) -> AsyncIterator[int]:
+        """Numbers of the pieces that a newcomer wishes for, until it closes, or is silent, or takes too long."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._spec.download_timeout
         try:
-            for part in pack_tensors(tensors[first:last], NoCompression()):
-                # a round goes first, matchmaking included, or all its members would wait for our link
-                if not self._no_round.is_set():
-                    with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
-                try:
-                    await asyncio.wait_for(room.take(), self._spec.next_chunk_timeout)
-                except asyncio.TimeoutError:
-                    logger.info("%s takes no more of our state", context.remote_id)
-                    return
-                yield averaging_pb2.DownloadData(tensor_part=part, metadata=metadata)
-                metadata = b""
-            if not metadata:
-                await until_receiver_closes()
-        finally:
-            listening.cancel()
+            async for wish in aiter_with_timeout(wishes, self._spec.next_chunk_timeout):
+                for number in self.serializer.loads(wish.metadata):
+                    if clock() > end:
+                        logger.warning("%s had its time to fetch our state", context.remote_id)
+                        return
+                    yield number
+        except asyncio.TimeoutError:
+            logger.info("%s says no more what it wants of our state", context.remote_id)
 
     async def _current_state(self) -> tuple[bytes, Sequence[torch.Tensor], Any]:
         """A copy of our state, the same one for all who ask while it is made or soon after.
@@ -148,12 +156,6 @@ class StateSharing(DecentralizedAverager):
     def _forget_copy_soon(self, copy: asyncio.Future[Any]) -> None:
         copy.get_loop().call_later(SAME_COPY_SECONDS, setattr, self, "_copy", None)
 
-    def _asked_range(self, metadata: bytes) -> tuple[int, int]:
-        first, last = self.serializer.loads(metadata)
-        if not (isinstance(first, int) and isinstance(last, int) and 0 <= first < last):
-            raise ValueError(f"no range of tensors: {metadata[:40]!r}")
-        return first, last
-
     async def _fetch_state(
         self, donors: Sequence[str], layouts: list[Layout], timeout: float, future: MPFuture
     ) -> None:
@@ -161,82 +163,68 @@ class StateSharing(DecentralizedAverager):
             future.set_result(await asyncio.wait_for(self._receive_state(donors, layouts), timeout))
         except asyncio.TimeoutError:
             future.set_exception(StateUnavailable("a donor was silent, or slower than the time allowed"))
-        except UnfitTensors as error:
-            future.set_exception(StateUnfit(str(error)))
+        except StateUnavailable as error:
+            future.set_exception(error)
         except Exception as error:  # a donor can make deserialisation fail in any way
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 
     async def _receive_state(self, donors: Sequence[str], layouts: list[Layout]) -> Snapshot:
-        ranges = divide([layout.bytes for layout in layouts], len(donors))
-        receiving = [
-            asyncio.ensure_future(self._receive_range(donor, layouts[first:last], first, len(layouts)))
-            for donor, (first, last) in zip(donors, ranges, strict=False)
-        ]
+        download = StateDownload(layouts)
+        pending = {asyncio.ensure_future(self._receive_from(donor, download)) for donor in donors}
+        failures: list[BaseException] = []
         try:
-            parts = await asyncio.gather(*receiving)
+            while pending and not download.is_complete:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                failures += [failure for task in done if (failure := task.exception())]
         finally:
-            for task in receiving:  # when one fails the others are of no more use
+            for task in pending:
                 task.cancel()
-        step, branch, _tensors = parts[0]
-        if any((part.step, part.branch) != (step, branch) for part in parts):
-            raise StateUnavailable("the donors are not at the same step")
-        return Snapshot(step, branch, list(itertools.chain.from_iterable(part.tensors for part in parts)))
+        if not download.is_complete:
+            raise failures[0]
+        return await asyncio.get_running_loop().run_in_executor(None, download.finish)
 
-    async def _receive_range(self, donor: str, layouts: list[Layout], first: int, of: int) -> Snapshot:
-        """Those of the donor's tensors from the first one on; asked for again if the stream breaks off, which looks as
-        if it ended.
-        """
-        for _ in range(MAX_BROKEN_STREAMS):
-            step, branch, collector = await self._receive_stream(donor, layouts, first, of)
-            if step >= 0 and collector.has_all:
-                break
-        if step < 0:
-            raise StateUnavailable("the donor has no state to give")
-        return Snapshot(step, branch, collector.finish())
+    async def _receive_from(self, donor: str, download: StateDownload) -> None:
+        """Ask a donor for pieces until all are there; again if a stream breaks off, which looks as if it ended."""
+        broken_off = 0
+        while broken_off < MAX_BROKEN_STREAMS:
+            came = await self._receive_in_a_stream(donor, download)
+            if download.is_complete:
+                return
+            broken_off = 1 if came else broken_off + 1
+        raise StateUnavailable("its streams broke off")
 
-    async def _receive_stream(
-        self, donor: str, layouts: list[Layout], first: int, of: int
-    ) -> tuple[int, str, TensorCollector]:
+    async def _receive_in_a_stream(self, donor: str, download: StateDownload) -> bool:
+        """Returns whether any piece came."""
         stub = self.get_stub(self._p2p, PeerID.from_base58(donor), namespace=self.prefix)
-        words = Words(
-            runtime_pb2.ExpertRequest(metadata=self.serializer.dumps([first, first + len(layouts)]))
-        )
-        opening = stub.rpc_download_tensors(words)
-        stream = await asyncio.wait_for(opening, self._spec.next_chunk_timeout)
-        step, branch, collector = -1, "", TensorCollector(layouts)
-        # where a stream has broken off, it ends, or our next word cannot be sent
-        async with contextlib.aclosing(stream):
-            with contextlib.suppress(ConnectionError):
-                async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
-                    if message.metadata:
-                        metadata = self.serializer.loads(message.metadata)
-                        step, branch = int(metadata["step"]), str(metadata["branch"])
-                        count = int(metadata["tensors"])
-                        if step >= 0 and count != of:
-                            raise UnfitTensors(f"the donor's state has {count} tensors, not {of}")
-                    collector.add(message.tensor_part)
-                    words.message_came()
-                    if collector.has_all:
-                        break
-        if step >= 2**53 or not BRANCH.fullmatch(branch):
-            raise StateUnavailable(f"the donor names an impossible step or branch: {step}, {branch[:40]!r}")
-        return step, branch, collector
+        wishes, asked, came, ahead = Wishes(), deque[int](), False, 0
+        stream = await asyncio.wait_for(stub.rpc_download_pieces(wishes), self._spec.next_chunk_timeout)
+        try:
+            # where a stream has broken off, it ends, or our next wish cannot be sent
+            async with contextlib.aclosing(stream):
+                with contextlib.suppress(ConnectionError):
+                    async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
+                        if message.metadata:
+                            ahead = self._opened(message.metadata, download)
+                        elif asked:
+                            download.put(asked.popleft(), message.tensor_part.buffer)
+                            came = True
+                        else:
+                            raise StateUnfit("the donor sent a piece that nobody has asked for")
+                        if not asked:
+                            await download.until_some_are_wanted()
+                        if download.is_complete:
+                            break
+                        if not asked or ahead - len(asked) >= PIECES_A_WISH:
+                            numbers = download.take(ahead - len(asked))
+                            asked.extend(numbers)
+                            wishes.add(numbers)
+        finally:
+            download.give_back(asked)
+        return came
 
-
-def divide(sizes: Sequence[int], parts: int) -> list[tuple[int, int]]:
-    """At most so many consecutive ranges of tensors that are about equally large; none is empty.
-
-    >>> divide([5, 1, 1, 1, 4], 3)
-    [(0, 1), (1, 4), (4, 5)]
-    >>> divide([7], 3)
-    [(0, 1)]
-    """
-    total, ends, so_far = sum(sizes), list[int](), 0
-    for index, size in enumerate(sizes):
-        # a tensor belongs to the part in which its middle lies
-        part = int(parts * (so_far + size / 2) / max(1, total))
-        while len(ends) < part:
-            ends.append(index)
-        so_far += size
-    bounds = sorted({0, *ends, len(sizes)})
-    return list(itertools.pairwise(bounds))
+    def _opened(self, metadata: bytes, download: StateDownload) -> int:
+        """How many pieces may be on their way; raises if the donor's state is not what we are fetching."""
+        described, ahead = self.serializer.loads(metadata)
+        state = self.serializer.loads(described)
+        download.agree(int(state["step"]), str(state["branch"]), [str(layout) for layout in state["layouts"]])
+        return min(max(int(ahead), 1), AHEAD_MESSAGES[1])

@@ -39,8 +39,6 @@ def pack_messages(tensors: Sequence[torch.Tensor], codec: CompressionBase) -> li
 class TensorCollector:
     """Puts the messages of `pack_tensors` together again.
 
-    `received`: bytes of values so far, as they were sent.
-
     :param layouts: of the tensors that must arrive, in order
 
     >>> from hivemind.compression import NoCompression
@@ -53,21 +51,15 @@ class TensorCollector:
 
     def __init__(self, layouts: Sequence[Layout]):
         self._layouts = list(layouts)
-        self._whole = sum(layout.bytes for layout in self._layouts)
-        self._limit = self._whole + OVERHEAD_BYTES
-        self.received = 0
+        self._limit = sum(layout.bytes for layout in self._layouts) + OVERHEAD_BYTES
+        self._received = 0
         self._parts: list[Any] = []
         self._tensors: list[torch.Tensor] = []
 
-    @property
-    def has_all(self) -> bool:
-        """Whether as many bytes as the tensors have have come; those sent uncompressed, that is."""
-        return self.received >= self._whole
-
     def add(self, part: Any) -> None:
         """Take the next message; raises `UnfitTensors` as soon as it is clear that the rest will not fit."""
-        self.received += len(part.buffer)
-        if self.received > self._limit:
+        self._received += len(part.buffer)
+        if self._received > self._limit:
             raise UnfitTensors(f"more than the {self._limit} bytes that the tensors have were sent")
         if part.dtype and self._parts:  # only the first part of a tensor carries its type
             self._complete_tensor()
@@ -95,11 +87,9 @@ class TensorCollector:
         if index >= len(self._layouts):
             raise UnfitTensors("too many tensors were sent")
         expected = self._layouts[index]
-        kind = str(expected.dtype).removeprefix("torch.")
-        if tuple(first.size) != expected.shape or first.dtype != kind:
-            raise UnfitTensors(
-                f"tensor {index} is {first.dtype}{list(first.size)}, not {kind}{list(expected.shape)}"
-            )
+        sent = f"{first.dtype}{list(first.size)}"
+        if sent != str(expected):
+            raise UnfitTensors(f"tensor {index} is {sent}, not {expected}")
 
     def _complete_tensor(self) -> None:
         index = len(self._tensors)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -96,16 +97,23 @@ class TrainingState:
         """Of a snapshot's tensors, in order."""
         return [Layout.of(tensor) for tensor in self._tensors()]
 
-    def snapshot(self) -> Snapshot:
-        """A copy: parameters first, then the optimizer's moments in a fixed order, on the CPU."""
+    @contextmanager
+    def held(self) -> Iterator[Snapshot]:
+        """The state itself, wherever its tensors are, which does not change within the context."""
         with self.lock, torch.no_grad():
-            tensors = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors()]
-            return Snapshot(self.step, self.branch, tensors)
+            yield Snapshot(self.step, self.branch, [tensor.detach() for tensor in self._tensors()])
 
-    def snapshot_for_others(self, patience: float) -> Snapshot:
+    @contextmanager
+    def held_for_others(self, patience: float) -> Iterator[Snapshot]:
         """The same for somebody who takes it over: after the step in hand is settled, if that takes not too long."""
         self.settled.wait(patience)
-        return self.snapshot()
+        with self.held() as state:
+            yield state
+
+    def snapshot(self) -> Snapshot:
+        """A copy: parameters first, then the optimizer's moments in a fixed order, on the CPU."""
+        with self.held() as state:
+            return state._replace(tensors=[tensor.to("cpu", copy=True) for tensor in state.tensors])
 
     def load(self, snapshot: Snapshot) -> None:
         """Take over a snapshot; raises ValueError, and changes nothing, if it cannot be a state of this run."""

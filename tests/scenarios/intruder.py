@@ -140,7 +140,7 @@ async def download(setup: Setup) -> dict[str, Any]:
     state = await stream(
         p2p,
         setup,
-        f"{setup.run_id}::SwarmAverager.rpc_download_tensors",
+        f"{setup.run_id}::SwarmAverager.rpc_download_pieces",
         runtime_pb2.ExpertRequest(metadata=MSGPackSerializer.dumps([0, 1000])),
         averaging_pb2.DownloadData,
     )
@@ -264,9 +264,9 @@ def forge_state(setup: Setup) -> dict[str, Any]:
     noise = [torch.randn(layout.shape).abs() for layout in state.layouts]
     asked = torch.zeros(1).share_memory_()
 
-    def give() -> Snapshot:
+    def give() -> contextlib.nullcontext[Snapshot]:
         asked.add_(1)
-        return Snapshot(step, "", noise)
+        return contextlib.nullcontext(Snapshot(step, "", noise))
 
     averager = SwarmAverager(
         [torch.zeros(1)], dht, prefix=spec.run_id, spec=spec.averaging, state_source=give

@@ -8,6 +8,7 @@ the peer id and addresses. So many streams of state as `breaks_off` says end aft
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -39,7 +40,7 @@ def main() -> None:
     dht = open_dht(
         identity_path=identity_path, initial_peers=setup["initial_peers"], admission=Admission("test", ())
     )
-    SwarmAverager.rpc_download_tensors = breaking_off(setup["breaks_off"])  # type: ignore[method-assign]
+    SwarmAverager.rpc_download_pieces = breaking_off(setup["breaks_off"])  # type: ignore[method-assign]
     spec = AveragingSpec(
         matchmaking_time=2.5,
         request_timeout=1.0,
@@ -49,7 +50,11 @@ def main() -> None:
     )
     buffers = [tensor_of(value) for value in setup["values"]]
     averager = SwarmAverager(
-        buffers, dht, prefix="test", spec=spec, state_source=lambda: Snapshot(setup["step"], "", buffers)
+        buffers,
+        dht,
+        prefix="test",
+        spec=spec,
+        state_source=lambda: contextlib.nullcontext(Snapshot(setup["step"], "", buffers)),
     )
     say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
     for line in sys.stdin:
@@ -61,24 +66,28 @@ def main() -> None:
 
 def breaking_off(times: int) -> Callable[..., AsyncIterator[DownloadData]]:
     """Hand state out, but the first few times only the beginning of it."""
-    whole, left = SwarmAverager.rpc_download_tensors, [None] * times
+    whole, left = SwarmAverager.rpc_download_pieces, [None] * times
 
-    async def rpc_download_tensors(
-        self: SwarmAverager, words: AsyncIterator[ExpertRequest], context: P2PContext
+    async def rpc_download_pieces(
+        self: SwarmAverager, wishes: AsyncIterator[ExpertRequest], context: P2PContext
     ) -> AsyncIterator[DownloadData]:
         breaks_off = bool(left) and left.pop() is None
-        async for message in whole(self, words, context):
+        async for message in whole(self, wishes, context):
             yield message
             if breaks_off:
                 return
 
-    return rpc_download_tensors
+    return rpc_download_pieces
 
 
 def tensor_of(value: list | dict) -> torch.Tensor:
-    """Values as they stand; {"codes": [...]}, which are bytes; or {"seed", "size"}: too many normal values to pass."""
+    """Values as they stand; {"codes": [...]}, which are bytes; {"fill", "size"}, all the same; or {"seed", "size"}: too
+    many normal values to pass.
+    """
     if isinstance(value, list):
         return torch.tensor(value)
+    if "fill" in value:
+        return torch.full((value["size"],), value["fill"])
     if "codes" in value:
         return torch.tensor(value["codes"], dtype=torch.uint8)
     return seeded(**value)
@@ -97,7 +106,7 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
             )
         except StateUnavailable as error:
             return {"failed": str(error)}
-        return {"step": snapshot.step, "values": [tensor.tolist() for tensor in snapshot.tensors]}
+        return {"step": snapshot.step, "values": [shown(tensor) for tensor in snapshot.tensors]}
     try:
         kind = RoundKind[command.pop("round").upper()]
         result = averager.run_round(kind, **{"branch": "", "weights": {}, **command})
@@ -109,6 +118,11 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
         "complete": result.complete,
         "values": [buffer.tolist()[:1000] for buffer in buffers],
     }
+
+
+def shown(tensor: torch.Tensor) -> list:
+    """Its values; of a large tensor only those that differ."""
+    return (tensor if tensor.numel() <= 1000 else tensor.unique()).tolist()
 
 
 def say(**fields: object) -> None:

@@ -122,9 +122,7 @@ def enter_swarm(
     identity.save(path)
     dht = open_dht(identity_path=path, initial_peers=initial_peers, admission=Admission(spec.run_id, ()))
     buffers = [torch.zeros(parameter.shape) for parameter in state.parameters]
-    averager = SwarmAverager(
-        buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.snapshot
-    )
+    averager = SwarmAverager(buffers, dht, prefix=spec.run_id, spec=spec.averaging, state_source=state.held)
     presence = Presence(RecordBoard(dht, spec.run_id, identity), spec, Description("test", "0", "cpu"))
     presence.start()
     presence.update(state=PeerState.TRAINING)

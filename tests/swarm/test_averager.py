@@ -107,21 +107,21 @@ def test_a_stream_that_breaks_off_is_opened_again(start):
 def test_a_donor_whose_streams_always_break_off_is_given_up(start):
     donor, newcomer = start([[1.0], [2.0]], [[0.0], [0.0]], step=42, breaks_off=3)
     newcomer.tell(download=donor.hello["peer_id"])
-    assert "1 of 2 tensors were sent" in newcomer.hear()["failed"]
+    assert "streams broke off" in newcomer.hear()["failed"]
 
 
-def test_several_donors_each_send_a_part(start):
+def test_several_donors_each_send_pieces(start):
     """Donors of one step differ by what codecs lose; here by much more, so that it shows who sent what."""
-    newcomer, *donors = start([[0.0], [0.0]], [[1.0], [2.0]], [[3.0], [4.0]], step=9)
+    newcomer, *donors = start(*([{"fill": value, "size": 2**22}] for value in (0.0, 1.0, 2.0)), step=9)
     newcomer.tell(download=" ".join(donor.hello["peer_id"] for donor in donors))
-    assert newcomer.hear() == {"step": 9, "values": [[1.0], [4.0]]}
+    assert newcomer.hear() == {"step": 9, "values": [[1.0, 2.0]]}
 
 
-def test_a_dead_donor_among_several_is_a_failure_and_not_a_hang(start):
+def test_what_a_dead_donor_does_not_send_comes_from_another(start):
     newcomer, alive, dead = start([[0.0], [0.0]], [[1.0], [2.0]], [[3.0], [4.0]], step=9)
     dead.kill_group()
     newcomer.tell(download=f"{alive.hello['peer_id']} {dead.hello['peer_id']}")
-    assert "failed" in newcomer.hear()
+    assert newcomer.hear() == {"step": 9, "values": [[1.0], [2.0]]}
 
 
 def test_a_state_that_does_not_fit_is_refused_with_the_reason(start):

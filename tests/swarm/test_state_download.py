@@ -1,0 +1,135 @@
+"""What a newcomer has of a state, and what it asks its donors for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from hivemind.utils import MSGPackSerializer
+
+from swarm import state_download
+from swarm.packing import PIECE_BYTES, Packing, piece_of
+from swarm.snapshot import Layout
+from swarm.state_download import StateDownload, StateUnavailable, StateUnfit, Wishes
+
+LAYOUTS = [Layout((PIECE_BYTES,)), Layout((3,), torch.uint8), Layout((2, PIECE_BYTES // 4)), Layout(())]
+DESCRIBED = [str(layout) for layout in LAYOUTS]
+
+
+def a_state() -> tuple[list[torch.Tensor], list[bytes]]:
+    """Tensors of these layouts, and their pieces."""
+    packing = Packing(LAYOUTS)
+    buffer = packing.buffer()
+    tensors = packing.tensors_in(buffer)
+    for index, tensor in enumerate(tensors):
+        tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape) % 251 + index)
+    return tensors, [piece_of(buffer, number).numpy().tobytes() for number in range(packing.pieces)]
+
+
+def test_pieces_come_in_any_order_from_anybody_and_make_the_state():
+    tensors, pieces = a_state()
+    download = StateDownload(LAYOUTS)
+    fast, slow, gone = download.take(3), download.take(1), download.take(2)
+    assert len(pieces) == 7
+    assert (fast, slow, gone) == ([0, 1, 2], [3], [4, 5])
+    for donor in ("fast", "slow"):
+        download.agree(7, "ab", DESCRIBED)
+        for number in reversed(fast if donor == "fast" else slow):
+            download.put(number, pieces[number])
+    download.give_back(gone)
+    assert not download.is_complete
+    for number in download.take(100):
+        download.put(number, pieces[number])
+    assert download.is_complete
+    state = download.finish()
+    assert (state.step, state.branch) == (7, "ab")
+    assert all(torch.equal(own, sent) for own, sent in zip(state.tensors, tensors, strict=True))
+
+
+def test_who_waits_is_woken_by_pieces_that_come_back_and_by_the_end():
+    async def scenario() -> tuple[bool, list[int], bool]:
+        _tensors, pieces = a_state()
+        download = StateDownload(LAYOUTS)
+        asked = download.take(100)
+        waiting = asyncio.ensure_future(download.until_some_are_wanted())
+        await asyncio.sleep(0)
+        waits = not waiting.done()
+        download.give_back(asked[-2:])
+        await waiting
+        again = download.take(100)
+        waiting = asyncio.ensure_future(download.until_some_are_wanted())
+        for number in asked:
+            await asyncio.sleep(0)
+            download.put(number, pieces[number])
+        await waiting
+        return waits, again, download.is_complete
+
+    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10)) == (True, [5, 6], True)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ((-1, "", []), "no state to give"),
+        ((7, "no branch", DESCRIBED), "impossible"),
+        ((2**60, "", DESCRIBED), "impossible"),
+        ((8, "ab", DESCRIBED), "not at the same step"),
+        ((7, "cd", DESCRIBED), "not at the same step"),
+        ((7, "ab", DESCRIBED[1:]), "3 tensors, not 4"),
+        ((7, "ab", [*DESCRIBED[:3], "float32[2]"]), r"tensor 3 is float32\[2\], not float32\[\]"),
+    ],
+)
+def test_what_donors_say_must_agree(said, reason):
+    download = StateDownload(LAYOUTS)
+    download.agree(7, "ab", DESCRIBED)
+    with pytest.raises(StateUnavailable, match=reason):
+        download.agree(*said)
+
+
+def test_pieces_that_cannot_be_of_the_state_are_refused():
+    _tensors, pieces = a_state()
+    download = StateDownload(LAYOUTS)
+    download.agree(7, "ab", DESCRIBED)
+    for number, piece in ((0, pieces[0] + b"x"), (0, pieces[0][:-1]), (6, pieces[0])):
+        with pytest.raises(StateUnfit, match="bytes"):
+            download.put(number, piece)
+    for number in download.take(100):
+        download.put(number, b"\xff" * len(pieces[number]))  # not a number
+    with pytest.raises(StateUnfit, match="tensor 0 has values that are not finite"):
+        download.finish()
+
+
+def test_wishes_are_said_at_once_and_silence_now_and_then(monkeypatch):
+    monkeypatch.setattr(state_download, "WORD_SECONDS", 0.01)
+
+    async def scenario() -> list[list[int]]:
+        wishes = Wishes()
+        said = aiter(wishes)
+        first = await anext(said)
+        wishes.add([4, 2])
+        wishes.add([3])
+        second, third = await anext(said), await anext(said)
+        return [MSGPackSerializer.loads(word.metadata) for word in (first, second, third)]
+
+    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10)) == [[], [4, 2, 3], []]
+
+
+def test_a_newcomer_that_is_cancelled_just_when_it_should_speak_says_nothing_more():
+    async def scenario() -> bool:
+        wishes, said = Wishes(), list[object]()
+
+        async def speak() -> None:
+            async for word in wishes:
+                said.append(word)
+
+        speaking = asyncio.ensure_future(speak())
+        for _turn in range(5):  # it waits for wishes now
+            await asyncio.sleep(0)
+        wishes.add([1])
+        await asyncio.sleep(0)
+        speaking.cancel()
+        await asyncio.wait({speaking})
+        return speaking.cancelled() and len(said) <= 1
+
+    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10))
