@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import multiprocessing
 import signal
 import threading
 import time
@@ -95,7 +96,7 @@ class SwarmAverager(StateSharing):
         }
         self._spec = spec
         self._low_rank = LowRankGradients(spec.rank) if spec.gradient_compression == "low_rank" else None
-        self._state_source = state_source
+        self._state_source, self._copy_lock = state_source, multiprocessing.Lock()
         self._received: tuple[float, float, list[str], dict[str, str]] = (0.0, 0.0, [], {})
         self._limits = RoundLimits(RoundKind.GRADIENTS)
         self._parts_on_their_way = parts_on_their_way([])

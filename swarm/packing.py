@@ -16,7 +16,7 @@ ALIGNMENT = 16
 class Packing:
     """Where tensors of these layouts lie in the buffer.
 
-    `bytes`: size of the buffer; `pieces`: how many it has; the last one may be shorter.
+    `bytes`: size of the buffer; `pieces`: how many it has, the last one may be shorter; `ends`: of the tensors.
 
     >>> packing = Packing([Layout((3,)), Layout((2, 2), torch.uint8)])
     >>> packing.bytes, packing.pieces
@@ -30,22 +30,23 @@ class Packing:
     """
 
     def __init__(self, layouts: Sequence[Layout]):
-        self._layouts, self._starts, self.bytes = list(layouts), list[int](), 0
+        self._layouts, self.ends, self.bytes = list(layouts), list[int](), 0
         for layout in self._layouts:
-            start = -(-self.bytes // ALIGNMENT) * ALIGNMENT
-            self._starts.append(start)
-            self.bytes = start + layout.bytes
+            self.bytes = -(-self.bytes // ALIGNMENT) * ALIGNMENT + layout.bytes
+            self.ends.append(self.bytes)
         self.pieces = -(-self.bytes // PIECE_BYTES)
 
     def buffer(self) -> torch.Tensor:
         """A new one in shared memory, so that it goes to another process of ours without a copy; all zeros."""
-        return torch.zeros(self.bytes, dtype=torch.uint8).share_memory_()
+        # as torch's own data loader does: `share_memory_` would copy zeros
+        storage = torch.UntypedStorage._new_shared(self.bytes)
+        return torch.empty(0, dtype=torch.uint8).set_(storage)
 
     def tensors_in(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """The tensors, as views of the buffer."""
         return [
-            buffer[start : start + layout.bytes].view(layout.dtype).view(layout.shape)
-            for start, layout in zip(self._starts, self._layouts, strict=True)
+            buffer[end - layout.bytes : end].view(layout.dtype).view(layout.shape)
+            for end, layout in zip(self.ends, self._layouts, strict=True)
         ]
 
 

@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from multiprocessing.synchronize import Lock
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import torch
@@ -26,10 +27,11 @@ from hivemind.utils.asyncio import aiter_with_timeout
 from swarm.closing import until_receiver_closes
 from swarm.flow_control import AHEAD_MESSAGES, messages_ahead
 from swarm.gate import Gate
-from swarm.packing import PIECE_BYTES, Packing, piece_of
+from swarm.packing import PIECE_BYTES
 from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
+from swarm.state_copy import ReadableCopy, start_copying
 from swarm.state_download import StateDownload, StateUnavailable, StateUnfit, Wishes
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class StateSharing(DecentralizedAverager):
     _gate: Gate
     _state_source: StateSource | None
     _no_round: asyncio.Event
+    _copy_lock: Lock
     _copy: asyncio.Future[Any] | None = None
 
     def download_state(self, *donors: str, layouts: Sequence[Layout], timeout: float) -> Snapshot:
@@ -75,18 +78,11 @@ class StateSharing(DecentralizedAverager):
             raise StateUnavailable(f"{type(error).__name__} {error}".strip()) from None
 
     def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], Any]:
-        """Called by hivemind in the host process when a newcomer asks: a packed copy, or none if there is no state."""
+        """Called by hivemind in the host process when a newcomer asks: a copy, or nothing if there is none."""
         lent = self._state_source() if self._state_source is not None else None
         if lent is None:
             return {"step": -1, "branch": "", "layouts": []}, [], None
-        with lent as state:
-            layouts = [Layout.of(tensor) for tensor in state.tensors]
-            packing = Packing(layouts)
-            copy = packing.buffer()
-            for target, tensor in zip(packing.tensors_in(copy), state.tensors, strict=True):
-                target.copy_(tensor)
-            metadata = {"step": state.step, "branch": state.branch, "layouts": [str(own) for own in layouts]}
-        return metadata, [copy], None
+        return *start_copying(lent, self._copy_lock), None
 
     # Everything below runs in the averager process.
 
@@ -119,12 +115,14 @@ class StateSharing(DecentralizedAverager):
         if not tensors:
             await until_receiver_closes()
             return
+        buffer, copied = tensors
+        copy = ReadableCopy(buffer, copied, self._copy_lock)
         async for number in self._wished(wishes, context):
             # a round goes first, matchmaking included, or all its members would wait for our link
             if not self._no_round.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._no_round.wait(), self._spec.next_chunk_timeout / 2)
-            piece = piece_of(tensors[0], number).numpy().tobytes()
+            piece = await copy.piece(number)
             yield averaging_pb2.DownloadData(tensor_part=runtime_pb2.Tensor(buffer=piece))
 
     async def _wished(
