@@ -34,7 +34,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -171,9 +170,8 @@ class Hosts:
         """Let the newcomers fetch the state in the middle of the second step."""
         if not self.newcomers:
             return []
-        time.sleep(1.5 * self.links.step_seconds)
         for process in self.newcomers:
-            process.tell(do="fetch")
+            process.tell(do="fetch", after=0.5 * self.links.step_seconds)
         return [process.hear() for process in self.newcomers]
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ from swarm.snapshot import BRANCH_HEX_DIGITS, Layout, Snapshot
 BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
 # only by sending does a receiver notice that the other side has closed the stream
 WORD_SECONDS = 2.0
+# for the other donors to answer after the first one: where one of them is a step ahead, all will soon be
+ANSWER_SECONDS = 0.5
 
 
 class StateUnavailable(Exception):
@@ -32,21 +34,25 @@ class StateUnfit(StateUnavailable):
     """What the donor sent cannot be a state of this run: wrong shapes, too much, or values that are not finite."""
 
 
+class StateBehind(StateUnavailable):
+    """The donor has not yet made the step of which others send the state."""
+
+
 class StateDownload:
     """The pieces of a state: which are there, which are asked for, which nobody has been asked for.
 
-    The first donor that answers decides about step and branch.
-
     :param layouts: of the tensors that must arrive, in order
+    :param donors: how many will be asked
     """
 
-    def __init__(self, layouts: Sequence[Layout]):
+    def __init__(self, layouts: Sequence[Layout], donors: int):
         self._layouts = list(layouts)
         self._packing = Packing(self._layouts)
         self._buffer = self._packing.buffer()
         self._wanted = deque(range(self._packing.pieces))
         self._missing = self._packing.pieces
         self._changed = asyncio.Event()
+        self._donors, self._answers, self._all_answered = donors, list[tuple[int, str]](), asyncio.Event()
         self._of: tuple[int, str] | None = None
 
     @property
@@ -54,8 +60,24 @@ class StateDownload:
         """Whether all pieces are there."""
         return self._missing == 0
 
-    def agree(self, step: int, branch: str, layouts: Sequence[str]) -> None:
-        """Call with what a donor says of its state; raises if its pieces do not belong to those of the others."""
+    async def agree(self, step: int, branch: str, layouts: Sequence[str]) -> None:
+        """Call with what a donor says of its state; raises if its pieces do not belong to those of the others.
+
+        The newest step counts of those that are named soon after the first one.
+        """
+        self._check(step, branch, layouts)
+        self._answers.append((step, branch))
+        if len(self._answers) == self._donors:
+            self._all_answered.set()
+        if self._of is None:
+            await wait_at_most(ANSWER_SECONDS, self._all_answered.wait())
+        self._of = self._of or max(self._answers, key=lambda answer: answer[0])
+        if step < self._of[0]:
+            raise StateBehind(f"the donor is at step {step}, others are at {self._of[0]}")
+        if self._of != (step, branch):
+            raise StateUnavailable("the donors are not at the same step")
+
+    def _check(self, step: int, branch: str, layouts: Sequence[str]) -> None:
         if step < 0:
             raise StateUnavailable("the donor has no state to give")
         if step >= 2**53 or not BRANCH.fullmatch(branch):
@@ -65,9 +87,6 @@ class StateDownload:
         for index, (layout, expected) in enumerate(zip(layouts, self._layouts, strict=True)):
             if layout != str(expected):
                 raise StateUnfit(f"tensor {index} is {layout[:80]}, not {expected}")
-        self._of = self._of or (step, branch)
-        if self._of != (step, branch):
-            raise StateUnavailable("the donors are not at the same step")
 
     def take(self, most: int) -> list[int]:
         """Numbers of pieces to ask a donor for."""

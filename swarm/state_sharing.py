@@ -32,7 +32,7 @@ from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
 from swarm.state_copy import ReadableCopy, start_copying
-from swarm.state_download import StateDownload, StateUnavailable, StateUnfit, Wishes
+from swarm.state_download import StateBehind, StateDownload, StateUnavailable, StateUnfit, Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 SAME_COPY_SECONDS = 0.5
 # a donor is asked for so many pieces at a time, if there are more
 PIECES_A_WISH = 2
+# a donor that has not yet made a step that others have made is asked again so often, for each answer costs it a copy
+BEHIND_SECONDS = 2.0
+MAX_TIMES_BEHIND = 4
 
 # the state to hand to a newcomer, which does not change within the context; or None when there is nothing to give
 StateSource = Callable[[], AbstractContextManager[Snapshot] | None]
@@ -167,7 +170,7 @@ class StateSharing(DecentralizedAverager):
             future.set_exception(StateUnavailable(str(error) or type(error).__name__))
 
     async def _receive_state(self, donors: Sequence[str], layouts: list[Layout]) -> Snapshot:
-        download = StateDownload(layouts)
+        download = StateDownload(layouts, len(donors))
         pending = {asyncio.ensure_future(self._receive_from(donor, download)) for donor in donors}
         failures: list[BaseException] = []
         try:
@@ -183,9 +186,16 @@ class StateSharing(DecentralizedAverager):
 
     async def _receive_from(self, donor: str, download: StateDownload) -> None:
         """Ask a donor for pieces until all are there; again if a stream breaks off, which looks as if it ended."""
-        broken_off = 0
+        broken_off = was_behind = 0
         while broken_off < MAX_BROKEN_STREAMS:
-            came = await self._receive_in_a_stream(donor, download)
+            try:
+                came = await self._receive_in_a_stream(donor, download)
+            except StateBehind:
+                was_behind += 1
+                if was_behind == MAX_TIMES_BEHIND:
+                    raise
+                await asyncio.sleep(BEHIND_SECONDS)
+                continue
             if download.is_complete:
                 return
             broken_off = 1 if came else broken_off + 1
@@ -202,7 +212,7 @@ class StateSharing(DecentralizedAverager):
                 with contextlib.suppress(ConnectionError):
                     async for message in aiter_with_timeout(stream, self._spec.next_chunk_timeout):
                         if message.metadata:
-                            ahead = self._opened(message.metadata, download)
+                            ahead = await self._opened(message.metadata, download)
                         elif asked:
                             download.put(asked.popleft(), message.tensor_part.buffer)
                             came = True
@@ -220,9 +230,10 @@ class StateSharing(DecentralizedAverager):
             download.give_back(asked)
         return came
 
-    def _opened(self, metadata: bytes, download: StateDownload) -> int:
+    async def _opened(self, metadata: bytes, download: StateDownload) -> int:
         """How many pieces may be on their way; raises if the donor's state is not what we are fetching."""
         described, ahead = self.serializer.loads(metadata)
         state = self.serializer.loads(described)
-        download.agree(int(state["step"]), str(state["branch"]), [str(layout) for layout in state["layouts"]])
+        layouts = [str(layout) for layout in state["layouts"]]
+        await download.agree(int(state["step"]), str(state["branch"]), layouts)
         return min(max(int(ahead), 1), AHEAD_MESSAGES[1])

@@ -77,8 +77,8 @@ def main() -> None:
     hear()
     _wait_for(peer.presence, setup["peers"])
     say(ready=True)
-    hear()
-    say(**(_fetch(peer) if setup["newcomer"] else _train(peer, setup)))
+    command = hear()
+    say(**(_fetch(peer, setup["peers"], command["after"]) if setup["newcomer"] else _train(peer, setup)))
     hear()  # the others may still need us
     os._exit(0)
 
@@ -91,17 +91,20 @@ def _train(peer: BarePeer, setup: dict[str, Any]) -> dict[str, Any]:
     return {"steps": reporter.steps}
 
 
-def _fetch(peer: BarePeer) -> dict[str, Any]:
-    """As a newcomer does."""
+def _fetch(peer: BarePeer, peers: int, after: float) -> dict[str, Any]:
+    """As a newcomer does, so many seconds after all have made the first step."""
+    _wait_for(peer.presence, peers, step=1)
+    time.sleep(after)
     began = time.monotonic()
     snapshot, donors = peer.fetch_state(0)
     size = sum(Layout.of(tensor).bytes for tensor in snapshot.tensors)
     return {"seconds": time.monotonic() - began, "donors": donors, "bytes": size}
 
 
-def _wait_for(presence: Presence, peers: int) -> None:
+def _wait_for(presence: Presence, peers: int, step: int = 0) -> None:
+    """Until so many train and have come to this step."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while len(presence.view.members_at(0, "")) < peers:
+    while len(presence.view.donors(step, exclude="")) < peers:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{peers} peers did not show up")
         time.sleep(0.1)

@@ -11,7 +11,7 @@ from hivemind.utils import MSGPackSerializer
 from swarm import state_download
 from swarm.packing import PIECE_BYTES, Packing, piece_of
 from swarm.snapshot import Layout
-from swarm.state_download import StateDownload, StateUnavailable, StateUnfit, Wishes
+from swarm.state_download import StateBehind, StateDownload, StateUnavailable, StateUnfit, Wishes
 
 LAYOUTS = [Layout((PIECE_BYTES,)), Layout((3,), torch.uint8), Layout((2, PIECE_BYTES // 4)), Layout(())]
 DESCRIBED = [str(layout) for layout in LAYOUTS]
@@ -27,16 +27,25 @@ def a_state() -> tuple[list[torch.Tensor], list[bytes]]:
     return tensors, [piece_of(buffer, number).numpy().tobytes() for number in range(packing.pieces)]
 
 
+def all_agree(download: StateDownload, *answers: tuple[int, str]) -> list[object]:
+    """What donors are told that answer at once."""
+
+    async def scenario() -> list[object]:
+        asking = [download.agree(step, branch, DESCRIBED) for step, branch in answers]
+        return list(await asyncio.gather(*asking, return_exceptions=True))
+
+    return asyncio.run(asyncio.wait_for(scenario(), timeout=10))
+
+
 def test_pieces_come_in_any_order_from_anybody_and_make_the_state():
     tensors, pieces = a_state()
-    download = StateDownload(LAYOUTS)
+    download = StateDownload(LAYOUTS, donors=3)
     fast, slow, gone = download.take(3), download.take(1), download.take(2)
     assert len(pieces) == 7
     assert (fast, slow, gone) == ([0, 1, 2], [3], [4, 5])
-    for donor in ("fast", "slow"):
-        download.agree(7, "ab", DESCRIBED)
-        for number in reversed(fast if donor == "fast" else slow):
-            download.put(number, pieces[number])
+    assert all_agree(download, *[(7, "ab")] * 3) == [None, None, None]
+    for number in (*reversed(fast), *slow):
+        download.put(number, pieces[number])
     download.give_back(gone)
     assert not download.is_complete
     for number in download.take(100):
@@ -50,7 +59,7 @@ def test_pieces_come_in_any_order_from_anybody_and_make_the_state():
 def test_who_waits_is_woken_by_pieces_that_come_back_and_by_the_end():
     async def scenario() -> tuple[bool, list[int], bool]:
         _tensors, pieces = a_state()
-        download = StateDownload(LAYOUTS)
+        download = StateDownload(LAYOUTS, donors=1)
         asked = download.take(100)
         waiting = asyncio.ensure_future(download.until_some_are_wanted())
         await asyncio.sleep(0)
@@ -74,23 +83,34 @@ def test_who_waits_is_woken_by_pieces_that_come_back_and_by_the_end():
         ((-1, "", []), "no state to give"),
         ((7, "no branch", DESCRIBED), "impossible"),
         ((2**60, "", DESCRIBED), "impossible"),
-        ((8, "ab", DESCRIBED), "not at the same step"),
         ((7, "cd", DESCRIBED), "not at the same step"),
+        ((8, "ab", DESCRIBED), "not at the same step"),
+        ((6, "ab", DESCRIBED), "at step 6, others are at 7"),
         ((7, "ab", DESCRIBED[1:]), "3 tensors, not 4"),
         ((7, "ab", [*DESCRIBED[:3], "float32[2]"]), r"tensor 3 is float32\[2\], not float32\[\]"),
     ],
 )
 def test_what_donors_say_must_agree(said, reason):
-    download = StateDownload(LAYOUTS)
-    download.agree(7, "ab", DESCRIBED)
+    download = StateDownload(LAYOUTS, donors=1)
+    assert all_agree(download, (7, "ab")) == [None]
     with pytest.raises(StateUnavailable, match=reason):
-        download.agree(*said)
+        asyncio.run(download.agree(*said))
+
+
+def test_while_donors_make_a_step_the_newer_state_is_taken():
+    told = all_agree(StateDownload(LAYOUTS, donors=3), (7, "ab"), (8, "cd"), (7, "ab"))
+    assert told[1] is None
+    assert all(isinstance(told[index], StateBehind) for index in (0, 2))
+
+
+def test_a_donor_that_does_not_answer_keeps_nobody_waiting():
+    assert all_agree(StateDownload(LAYOUTS, donors=3), (7, "ab")) == [None]
 
 
 def test_pieces_that_cannot_be_of_the_state_are_refused():
     _tensors, pieces = a_state()
-    download = StateDownload(LAYOUTS)
-    download.agree(7, "ab", DESCRIBED)
+    download = StateDownload(LAYOUTS, donors=1)
+    assert all_agree(download, (7, "ab")) == [None]
     for number, piece in ((0, pieces[0] + b"x"), (0, pieces[0][:-1]), (6, pieces[0])):
         with pytest.raises(StateUnfit, match="bytes"):
             download.put(number, piece)
