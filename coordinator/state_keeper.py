@@ -24,7 +24,7 @@ from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
 from coordinator.events import Announce, Event
 from coordinator.last_state import read_last_state
 from swarm.averager import SwarmAverager
-from swarm.clock import SwarmView
+from swarm.clock import SwarmView, plausible_step
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
@@ -204,7 +204,7 @@ class StateKeeper:
 
     def _catch_up(self, view: SwarmView) -> None:
         started = time.monotonic()
-        if any(self._take_from(donor) for donor in self._donors(view)):
+        if any(self._take_from(donor, view) for donor in self._donors(view)):
             self._rest_until = time.monotonic() + REST_PER_COPYING * (time.monotonic() - started)
             self.sign_head()
 
@@ -232,7 +232,7 @@ class StateKeeper:
         found = peers + [peer for peer in view.coordinators[:1] if head_is_ahead]
         return [peer for peer in found if self._shunned.get(peer, 0.0) < time.monotonic()]
 
-    def _take_from(self, donor: str) -> bool:
+    def _take_from(self, donor: str, view: SwarmView) -> bool:
         timeout = self.spec.averaging.download_timeout
         try:
             snapshot = self.averager.download_state(donor, layouts=self.state.layouts, timeout=timeout)
@@ -246,6 +246,13 @@ class StateKeeper:
         if snapshot.step <= self.state.step:
             reason = f"the run is at step {self.state.step} already"
             self._refuse(donor, f"the state of step {snapshot.step}", reason, "behind", step=snapshot.step)
+            return False
+        head = self._head if self._has_state else view.head
+        if head is not None and snapshot.step > plausible_step(
+            head.step, head.reached, self.spec, time.time()
+        ):
+            what = f"the state of step {snapshot.step}"
+            self._refuse(donor, what, "nobody can be there yet", "ahead", step=snapshot.step)
             return False
         return self._take_if_good(donor, snapshot)
 

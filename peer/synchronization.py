@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from peer.presence import Presence
 from swarm.averager import SwarmAverager
-from swarm.clock import SwarmView
+from swarm.clock import SwarmView, plausible_step
 from swarm.evaluation import HeldoutEvaluator
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
@@ -132,6 +132,9 @@ class Synchronizer:
 
     def _why_unbelievable(self, donor: str, snapshot: Snapshot, head: HeadRecord | None) -> str:
         """Load a state and say what is wrong with it; empty if nothing is."""
+        spec, now = self.state.spec, self.presence.view.now
+        if head is not None and snapshot.step > plausible_step(head.step, head.reached, spec, now):
+            return f"nobody can be at step {snapshot.step} yet"
         try:
             self.state.load(snapshot)
         except ValueError as error:
@@ -143,7 +146,7 @@ class Synchronizer:
             return "it is not the one that the coordinator has signed"
         if self.evaluator is None or head.probe_loss is None:
             return ""
-        limit = head.probe_loss * self.state.spec.checkpoints.max_heldout_ratio
+        limit = head.probe_loss * spec.checkpoints.max_heldout_ratio
         loss = self.evaluator.probe(self.state)
         if loss <= limit:
             return ""

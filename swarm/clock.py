@@ -168,7 +168,8 @@ def make_view(
     live = {
         peer: lease
         for peer, lease in leases.items()
-        if lease.expires > now and (head is None or lease.step <= _plausible_step(head, spec, now))
+        if lease.expires > now
+        and (head is None or lease.step <= plausible_step(head.step, head.reached, spec, now))
     }
     return SwarmView(now=now, leases=live, head=head, coordinators=coordinators)
 
@@ -181,6 +182,7 @@ def projected_samples(lease: Lease, now: float) -> int:
     return lease.samples + int(age * lease.samples_per_second)
 
 
-def _plausible_step(head: HeadRecord, spec: RunSpec, now: float) -> int:
+def plausible_step(step: int, reached: float, spec: RunSpec, now: float) -> int:
+    """The highest step that anybody can be at, if a coordinator has seen the swarm at `step` when it was `reached`."""
     slack = 2 * max(spec.checkpoints.every_steps, spec.checkpoints.follow_every_steps)
-    return head.step + slack + int(max(0.0, now - head.reached) / MIN_SECONDS_PER_STEP)
+    return step + slack + int(max(0.0, now - reached) / MIN_SECONDS_PER_STEP)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import torch
@@ -22,8 +22,10 @@ from swarm.snapshot import BRANCH_HEX_DIGITS, Layout, Snapshot
 BRANCH = re.compile(f"[0-9a-f]{{0,{BRANCH_HEX_DIGITS}}}")
 # only by sending does a receiver notice that the other side has closed the stream
 WORD_SECONDS = 2.0
-# for the other donors to answer after the first one: where one of them is a step ahead, all will soon be
+# for the other donors to answer after the first one
 ANSWER_SECONDS = 0.5
+# what a donor has not sent for so long is asked of another one, too, if that has nothing else to send
+LATE_SECONDS = 5.0
 
 
 class StateUnavailable(Exception):
@@ -41,6 +43,8 @@ class StateBehind(StateUnavailable):
 class StateDownload:
     """The pieces of a state: which are there, which are asked for, which nobody has been asked for.
 
+    Use it within a running event loop.
+
     :param layouts: of the tensors that must arrive, in order
     :param donors: how many will be asked
     """
@@ -50,7 +54,8 @@ class StateDownload:
         self._packing = Packing(self._layouts)
         self._buffer = self._packing.buffer()
         self._wanted = deque(range(self._packing.pieces))
-        self._missing = self._packing.pieces
+        # when a donor was last asked for it, in seconds; the longest ago first
+        self._asked: dict[int, float] = {}
         self._changed = asyncio.Event()
         self._donors, self._answers, self._all_answered = donors, list[tuple[int, str]](), asyncio.Event()
         self._of: tuple[int, str] | None = None
@@ -58,12 +63,12 @@ class StateDownload:
     @property
     def is_complete(self) -> bool:
         """Whether all pieces are there."""
-        return self._missing == 0
+        return not (self._wanted or self._asked)
 
     async def agree(self, step: int, branch: str, layouts: Sequence[str]) -> None:
         """Call with what a donor says of its state; raises if its pieces do not belong to those of the others.
 
-        The newest step counts of those that are named soon after the first one.
+        What most of those say who answer soon after the first one holds for all; of as many, the newest step.
         """
         self._check(step, branch, layouts)
         self._answers.append((step, branch))
@@ -71,7 +76,8 @@ class StateDownload:
             self._all_answered.set()
         if self._of is None:
             await wait_at_most(ANSWER_SECONDS, self._all_answered.wait())
-        self._of = self._of or max(self._answers, key=lambda answer: answer[0])
+        said = Counter(self._answers)
+        self._of = self._of or max(said, key=lambda answer: (said[answer], answer[0]))
         if step < self._of[0]:
             raise StateBehind(f"the donor is at step {step}, others are at {self._of[0]}")
         if self._of != (step, branch):
@@ -89,29 +95,43 @@ class StateDownload:
                 raise StateUnfit(f"tensor {index} is {layout[:80]}, not {expected}")
 
     def take(self, most: int) -> list[int]:
-        """Numbers of pieces to ask a donor for."""
-        return [self._wanted.popleft() for _ in range(min(most, len(self._wanted)))]
+        """Numbers of pieces to ask a donor for, which nobody was asked for."""
+        return self._ask([self._wanted.popleft() for _ in range(min(most, len(self._wanted)))])
+
+    async def wait_for_pieces(self, most: int) -> list[int]:
+        """The same for a donor that has nothing else to send, also such as others are late with; none at the end."""
+        while not self.is_complete:
+            if numbers := self.take(most) or self._take_late(most):
+                return numbers
+            self._changed.clear()
+            await wait_at_most(LATE_SECONDS, self._changed.wait())
+        return []
+
+    def _take_late(self, most: int) -> list[int]:
+        since = asyncio.get_running_loop().time() - LATE_SECONDS
+        return self._ask([number for number, asked in self._asked.items() if asked <= since][:most])
+
+    def _ask(self, numbers: list[int]) -> list[int]:
+        for number in numbers:
+            self._asked.pop(number, None)
+            self._asked[number] = asyncio.get_running_loop().time()
+        return numbers
 
     def give_back(self, numbers: Iterable[int]) -> None:
         """Call with those that a donor will not send."""
-        self._wanted.extendleft(sorted(numbers, reverse=True))
+        missing = [number for number in numbers if self._asked.pop(number, None) is not None]
+        self._wanted.extendleft(sorted(missing, reverse=True))
         self._changed.set()
 
     def put(self, number: int, piece: bytes) -> None:
-        """Call with a piece that has come, once."""
+        """Call with a piece that has come."""
         target = piece_of(self._buffer, number)
         if len(piece) != len(target):
             raise StateUnfit(f"piece {number} has {len(piece)} bytes, not {len(target)}")
-        target.copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
-        self._missing -= 1
+        if self._asked.pop(number, None) is not None:
+            target.copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
         if self.is_complete:
             self._changed.set()
-
-    async def until_some_are_wanted(self) -> None:
-        """Wait until `take` has something to give, or all are there."""
-        while not (self._wanted or self.is_complete):
-            self._changed.clear()
-            await self._changed.wait()
 
     def finish(self) -> Snapshot:
         """The whole state, in shared memory."""

@@ -172,11 +172,11 @@ class StateSharing(DecentralizedAverager):
     async def _receive_state(self, donors: Sequence[str], layouts: list[Layout]) -> Snapshot:
         download = StateDownload(layouts, len(donors))
         pending = {asyncio.ensure_future(self._receive_from(donor, download)) for donor in donors}
-        failures: list[BaseException] = []
+        failures = list[BaseException]()
         try:
             while pending and not download.is_complete:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                failures += [failure for task in done if (failure := task.exception())]
+                failures += [failure for task in done if (failure := _failure_of(task))]
         finally:
             for task in pending:
                 task.cancel()
@@ -218,17 +218,19 @@ class StateSharing(DecentralizedAverager):
                             came = True
                         else:
                             raise StateUnfit("the donor sent a piece that nobody has asked for")
-                        if not asked:
-                            await download.until_some_are_wanted()
+                        numbers = await self._next_wish(download, ahead - len(asked), bool(asked))
                         if download.is_complete:
                             break
-                        if not asked or ahead - len(asked) >= PIECES_A_WISH:
-                            numbers = download.take(ahead - len(asked))
-                            asked.extend(numbers)
-                            wishes.add(numbers)
+                        asked.extend(numbers)
+                        wishes.add(numbers)
         finally:
             download.give_back(asked)
         return came
+
+    async def _next_wish(self, download: StateDownload, most: int, is_busy: bool) -> list[int]:
+        if not is_busy:
+            return await download.wait_for_pieces(most)
+        return download.take(most) if most >= PIECES_A_WISH else []
 
     async def _opened(self, metadata: bytes, download: StateDownload) -> int:
         """How many pieces may be on their way; raises if the donor's state is not what we are fetching."""
@@ -237,3 +239,8 @@ class StateSharing(DecentralizedAverager):
         layouts = [str(layout) for layout in state["layouts"]]
         await download.agree(int(state["step"]), str(state["branch"]), layouts)
         return min(max(int(ahead), 1), AHEAD_MESSAGES[1])
+
+
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    """Why a donor is of no more use."""
+    return StateUnavailable("the connection was closed") if task.cancelled() else task.exception()

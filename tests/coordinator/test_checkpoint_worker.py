@@ -94,6 +94,7 @@ def test_a_state_above_the_limit_is_not_kept(worker, folder, state):
     ("name", "make", "reason"),
     [
         ("went back", lambda state: scaled(state, 1.0, step=4), "the run is at step 5 already"),
+        ("ends the run", lambda state: scaled(state, 1.0, step=10**6), "nobody can be there yet"),
         ("explodes", lambda state: scaled(state, 60.0, step=7), "held-out loss is"),
         ("not finite", lambda state: scaled(state, 1e30, step=7), "held-out loss is not finite"),
         (

@@ -232,7 +232,7 @@ OPERATORS_EVENTS = {
 def test_what_the_operator_does_is_told_in_russian_as_well(stage: Stage, page: Any) -> None:
     for kind, data in OPERATORS_EVENTS.items():
         stage.history.record_event(kind, f"English {kind}", time.time(), data=data)
-    for why in ("unfit", "behind", "not_finite"):
+    for why in ("unfit", "behind", "ahead", "not_finite"):
         data = {"donor": "12D3KooWotter", "why": why, "step": 7, "reason": "тензор 3"}
         stage.history.record_event("refused", "English", time.time(), data=data)
     stage.move(peer(1), state="waiting", reason="paused by the operator", paused=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from hivemind.utils import MSGPackSerializer
 
 from swarm import state_download
 from swarm.packing import PIECE_BYTES, Packing, piece_of
-from swarm.snapshot import Layout
+from swarm.snapshot import Layout, Snapshot
 from swarm.state_download import StateBehind, StateDownload, StateUnavailable, StateUnfit, Wishes
 
+Result = TypeVar("Result")
 LAYOUTS = [Layout((PIECE_BYTES,)), Layout((3,), torch.uint8), Layout((2, PIECE_BYTES // 4)), Layout(())]
 DESCRIBED = [str(layout) for layout in LAYOUTS]
 
@@ -34,47 +37,81 @@ def all_agree(download: StateDownload, *answers: tuple[int, str]) -> list[object
         asking = [download.agree(step, branch, DESCRIBED) for step, branch in answers]
         return list(await asyncio.gather(*asking, return_exceptions=True))
 
+    return in_a_loop(scenario)
+
+
+def in_a_loop(scenario: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     return asyncio.run(asyncio.wait_for(scenario(), timeout=10))
 
 
 def test_pieces_come_in_any_order_from_anybody_and_make_the_state():
     tensors, pieces = a_state()
-    download = StateDownload(LAYOUTS, donors=3)
-    fast, slow, gone = download.take(3), download.take(1), download.take(2)
-    assert len(pieces) == 7
-    assert (fast, slow, gone) == ([0, 1, 2], [3], [4, 5])
-    assert all_agree(download, *[(7, "ab")] * 3) == [None, None, None]
-    for number in (*reversed(fast), *slow):
-        download.put(number, pieces[number])
-    download.give_back(gone)
-    assert not download.is_complete
-    for number in download.take(100):
-        download.put(number, pieces[number])
-    assert download.is_complete
-    state = download.finish()
+
+    async def scenario() -> Snapshot:
+        download = StateDownload(LAYOUTS, donors=1)
+        await download.agree(7, "ab", DESCRIBED)
+        fast, slow, gone = download.take(3), download.take(1), download.take(2)
+        assert (len(pieces), fast, slow, gone) == (7, [0, 1, 2], [3], [4, 5])
+        for number in (*reversed(fast), *slow):
+            download.put(number, pieces[number])
+        download.give_back(gone)
+        assert not download.is_complete
+        for number in await download.wait_for_pieces(100):
+            download.put(number, pieces[number])
+        assert download.is_complete
+        assert await download.wait_for_pieces(100) == []
+        return download.finish()
+
+    state = in_a_loop(scenario)
     assert (state.step, state.branch) == (7, "ab")
     assert all(torch.equal(own, sent) for own, sent in zip(state.tensors, tensors, strict=True))
 
 
 def test_who_waits_is_woken_by_pieces_that_come_back_and_by_the_end():
-    async def scenario() -> tuple[bool, list[int], bool]:
-        _tensors, pieces = a_state()
-        download = StateDownload(LAYOUTS, donors=1)
+    _tensors, pieces = a_state()
+
+    async def scenario() -> tuple[list[int], list[int]]:
+        download = StateDownload(LAYOUTS, donors=2)
         asked = download.take(100)
-        waiting = asyncio.ensure_future(download.until_some_are_wanted())
+        waiting = asyncio.ensure_future(download.wait_for_pieces(2))
         await asyncio.sleep(0)
-        waits = not waiting.done()
+        assert not waiting.done()
         download.give_back(asked[-2:])
-        await waiting
-        again = download.take(100)
-        waiting = asyncio.ensure_future(download.until_some_are_wanted())
+        again = await waiting
+        waiting = asyncio.ensure_future(download.wait_for_pieces(2))
         for number in asked:
             await asyncio.sleep(0)
+            assert not waiting.done()
             download.put(number, pieces[number])
-        await waiting
-        return waits, again, download.is_complete
+        return again, await waiting
 
-    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10)) == (True, [5, 6], True)
+    assert in_a_loop(scenario) == ([5, 6], [])
+
+
+def test_what_one_donor_is_late_with_comes_from_another(monkeypatch):
+    monkeypatch.setattr(state_download, "LATE_SECONDS", 0.05)
+    tensors, pieces = a_state()
+
+    async def scenario() -> tuple[list[int], Snapshot]:
+        download = StateDownload(LAYOUTS, donors=2)
+        await asyncio.gather(*(download.agree(7, "", DESCRIBED) for _donor in range(2)))
+        late, quick = download.take(3), download.take(100)
+        for number in quick:
+            download.put(number, pieces[number])
+        again = await download.wait_for_pieces(2)
+        download.put(late[0], pieces[late[0]])  # after all
+        download.put(again[0], b"\0" * PIECE_BYTES)  # once more: it is there already
+        download.give_back(late[1:])
+        for number in (again[1], late[2]):
+            download.put(number, pieces[number])
+        assert not download.is_complete, "nobody was asked for the last one"
+        for number in await download.wait_for_pieces(100):
+            download.put(number, pieces[number])
+        return again, download.finish()
+
+    again, state = in_a_loop(scenario)
+    assert again == [0, 1]
+    assert all(torch.equal(own, sent) for own, sent in zip(state.tensors, tensors, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -97,10 +134,16 @@ def test_what_donors_say_must_agree(said, reason):
         asyncio.run(download.agree(*said))
 
 
-def test_while_donors_make_a_step_the_newer_state_is_taken():
-    told = all_agree(StateDownload(LAYOUTS, donors=3), (7, "ab"), (8, "cd"), (7, "ab"))
-    assert told[1] is None
-    assert all(isinstance(told[index], StateBehind) for index in (0, 2))
+def test_while_donors_make_a_step_what_most_of_them_have_is_taken_and_the_newer_of_two():
+    for answers, taken in (
+        ([(7, "ab"), (8, "cd"), (7, "ab")], (7, "ab")),
+        ([(7, "ab"), (8, "cd"), (8, "cd")], (8, "cd")),
+        ([(7, "ab"), (8, "cd")], (8, "cd")),
+    ):
+        told = all_agree(StateDownload(LAYOUTS, donors=len(answers)), *answers)
+        for answer, failure in zip(answers, told, strict=True):
+            assert (failure is None) == (answer == taken)
+            assert isinstance(failure, StateBehind) == (answer[0] < taken[0])
 
 
 def test_a_donor_that_does_not_answer_keeps_nobody_waiting():
@@ -109,15 +152,20 @@ def test_a_donor_that_does_not_answer_keeps_nobody_waiting():
 
 def test_pieces_that_cannot_be_of_the_state_are_refused():
     _tensors, pieces = a_state()
-    download = StateDownload(LAYOUTS, donors=1)
-    assert all_agree(download, (7, "ab")) == [None]
-    for number, piece in ((0, pieces[0] + b"x"), (0, pieces[0][:-1]), (6, pieces[0])):
-        with pytest.raises(StateUnfit, match="bytes"):
-            download.put(number, piece)
-    for number in download.take(100):
-        download.put(number, b"\xff" * len(pieces[number]))  # not a number
+
+    async def scenario() -> StateDownload:
+        download = StateDownload(LAYOUTS, donors=1)
+        await download.agree(7, "ab", DESCRIBED)
+        asked = download.take(100)
+        for number, piece in ((0, pieces[0] + b"x"), (0, pieces[0][:-1]), (6, pieces[0])):
+            with pytest.raises(StateUnfit, match="bytes"):
+                download.put(number, piece)
+        for number in asked:
+            download.put(number, b"\xff" * len(pieces[number]))  # not a number
+        return download
+
     with pytest.raises(StateUnfit, match="tensor 0 has values that are not finite"):
-        download.finish()
+        in_a_loop(scenario).finish()
 
 
 def test_wishes_are_said_at_once_and_silence_now_and_then(monkeypatch):
@@ -132,7 +180,7 @@ def test_wishes_are_said_at_once_and_silence_now_and_then(monkeypatch):
         second, third = await anext(said), await anext(said)
         return [MSGPackSerializer.loads(word.metadata) for word in (first, second, third)]
 
-    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10)) == [[], [4, 2, 3], []]
+    assert in_a_loop(scenario) == [[], [4, 2, 3], []]
 
 
 def test_a_newcomer_that_is_cancelled_just_when_it_should_speak_says_nothing_more():
@@ -152,4 +200,4 @@ def test_a_newcomer_that_is_cancelled_just_when_it_should_speak_says_nothing_mor
         await asyncio.wait({speaking})
         return speaking.cancelled() and len(said) <= 1
 
-    assert asyncio.run(asyncio.wait_for(scenario(), timeout=10))
+    assert in_a_loop(scenario)

@@ -154,6 +154,7 @@ export const ru = {
   event_run_state: "{state}",
   event_refused_unfit: "Состояние участника {donor} отвергнуто: оно не подходит этому запуску ({reason})",
   event_refused_behind: "Состояние шага {step} участника {donor} отвергнуто: запуск уже дальше",
+  event_refused_ahead: "Состояние шага {step} участника {donor} отвергнуто: так далеко никто ещё не может быть",
   event_refused_loss: "Состояние шага {step} участника {donor} отвергнуто: потери на отложенных {loss} при пределе {limit}",
   event_refused_not_finite: "Состояние шага {step} участника {donor} отвергнуто: потери на отложенных не являются числом",
   event_checkpoint_failed: "Чекпойнт не удался: {reason}",
