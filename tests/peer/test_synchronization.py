@@ -62,6 +62,6 @@ def test_a_state_of_a_step_that_nobody_can_be_at_is_refused_and_an_honest_one_ta
     synchronizer = Synchronizer(state, averager, presence_of(view), threading.Event(), None)  # type: ignore[arg-type]
     synced = synchronizer.synchronize(force=True)
     assert synced is not None
-    assert (synced.step, synced.donor, state.step) == (7, HONEST, 7)
+    assert (synced.global_step, synced.donor, state.step) == (7, HONEST, 7)
     assert set(averager.asked[0]) == {LIAR, HONEST}
     assert averager.asked[-1] == (HONEST,)
