@@ -26,6 +26,8 @@ from swarm.training_state import TrainingState
 # a hand-over and the copying of the state need this much of the grace period
 RESERVE_SECONDS = 5.0
 LONGEST_LOOK_SECONDS = 0.25
+# on a busy machine a look at the DHT misses leases now and then
+LOOKS_UNTIL_ALONE = 5
 ROUNDS_TO_ALLOW_FOR = 2
 # after the last step of a run: how long to stay so that the coordinator can fetch the final state
 LINGER_SECONDS = 60.0
@@ -65,6 +67,7 @@ class Departure:
         self._wait_until_state_is_safe()
 
     def _place_samples(self, make_step: Callable[[], None], take_over: Callable[[], None]) -> None:
+        looks_alone = 0
         while self.grace.remaining > 0:
             take_over()
             step, branch = self.state.step, self.state.branch
@@ -79,7 +82,12 @@ class Departure:
                 make_step()
             elif self._step_comes_in_time(view):
                 self._look_again_soon()
-            elif not self._somebody_may_take_over(view) or self._hand_over():
+            elif not self._somebody_may_take_over(view):
+                looks_alone += 1
+                if looks_alone == LOOKS_UNTIL_ALONE:
+                    return
+                self._look_again_soon()
+            elif self._hand_over():
                 return
             else:
                 self._look_again_soon()
