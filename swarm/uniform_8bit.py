@@ -1,8 +1,9 @@
-"""hivemind's uniform 8-bit codec, several times as fast: the same bytes on the wire, by compiled loops.
+"""hivemind's 8-bit codec, several times as fast and closer to the values: the same messages, by compiled loops.
 
-Values are coded in steps of 6/256 of their standard deviation around their mean, and each code stands for the mean of
-the values that got it. hivemind's own takes several times as long (`python -m benchmarks.codec`), and depends on what
-torch is about to drop and numpy 2.4 has dropped.
+Codes grow with the root of a value's distance from the mean, up to the furthest value, and each code stands for the
+mean of the values that got it. hivemind's own codes are equally far apart and end at three standard deviations, which
+spoils gradients with heavy tails, as those of rare words are; its decoder reads ours. It takes several times as long
+(`python -m benchmarks.codec`), and depends on what torch is about to drop and numpy 2.4 has dropped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from hivemind.proto import runtime_pb2
 CODES = 256
 CODEBOOK_AT = 8
 CODES_AT = CODEBOOK_AT + 4 * CODES
+# on either side of the mean
+STEPS = CODES // 2 - 1
 
 
 class Uniform8Bit(Uniform8BitQuantization):
@@ -30,12 +33,12 @@ class Uniform8Bit(Uniform8BitQuantization):
 
     def quantize(self, tensor: torch.Tensor, allow_inplace: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Codes (uint8, the tensor's shape) and what they stand for (fp32 [256])."""
-        from swarm.uniform_8bit_kernel import encode, mean_and_deviation, means_by_code
+        from swarm.uniform_8bit_kernel import encode, mean_and_reach, means_by_code
 
         values = tensor.detach().to(torch.float32).contiguous().view(-1).numpy()
         codes = np.empty(values.shape, np.uint8)
-        mean, deviation = mean_and_deviation(values)
-        encode(values, mean, np.float32(self.n_bins / (self.RANGE_IN_SIGMAS * deviation or math.inf)), codes)
+        mean, reach = mean_and_reach(values)
+        encode(values, mean, np.float32(STEPS**2 / (reach or math.inf)), codes)
         return codes.reshape(tuple(tensor.shape)), means_by_code(values, codes)
 
     def extract(self, serialized_tensor: runtime_pb2.Tensor) -> torch.Tensor:

@@ -14,23 +14,25 @@ LANES = 4
 
 
 @compiled
-def mean_and_deviation(values):  # type: ignore[no-untyped-def]
-    """Mean and sample standard deviation of fp32 values; the latter is 0 of a single one."""
+def mean_and_reach(values):  # type: ignore[no-untyped-def]
+    """Mean of fp32 values, and the largest distance from it."""
     total = np.float32(0)
     for i in range(values.size):
         total += values[i]
-    mean = total / np.float32(values.size)
-    squares = np.float32(0)
+    mean = total / np.float32(max(values.size, 1))
+    reach = np.float32(0)
     for i in range(values.size):
-        squares += (values[i] - mean) * (values[i] - mean)
-    return mean, np.sqrt(squares / np.float32(max(values.size - 1, 1)))
+        reach = max(reach, abs(values[i] - mean))
+    return mean, reach
 
 
 @compiled
-def encode(values, mean, codes_per_unit, codes):  # type: ignore[no-untyped-def]
-    """Nearest of 256 codes, of which 128 stands for the mean; what lies beyond the last ones gets those."""
+def encode(values, mean, scale, codes):  # type: ignore[no-untyped-def]
+    """Code 128 plus or minus the root of each value's scaled distance from the mean."""
     for i in range(values.size):
-        code = np.rint((values[i] - mean) * codes_per_unit) + MIDDLE
+        distance = values[i] - mean
+        root = np.rint(np.sqrt(abs(distance) * scale))
+        code = MIDDLE + (root if distance >= 0 else -root)
         codes[i] = np.uint8(np.int32(min(max(code, np.float32(0)), LAST)))
 
 
