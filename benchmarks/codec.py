@@ -1,4 +1,4 @@
-"""Our 8-bit codec of gradients against hivemind's, which writes the same bytes.
+"""Our 8-bit codec of gradients against hivemind's, whose messages it writes.
 
     python -m benchmarks.codec [--values 125000] [--rounds 15]
 
