@@ -214,7 +214,8 @@ class StateSharing(DecentralizedAverager):
                         if message.metadata:
                             ahead = await self._opened(message.metadata, download)
                         elif asked:
-                            download.put(asked.popleft(), message.tensor_part.buffer)
+                            download.put(asked[0], message.tensor_part.buffer)
+                            asked.popleft()  # only now: what does not fit is asked of another one
                             came = True
                         else:
                             raise StateUnfit("the donor sent a piece that nobody has asked for")
