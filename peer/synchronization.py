@@ -110,7 +110,7 @@ class Synchronizer:
         return self.trusted_own_state and not force and self.state.step >= current
 
     def _load_from(self, donors: Sequence[str], min_step: int, view: SwarmView) -> bool:
-        """Take over the state of which each of the donors has sent a part."""
+        """Take over the state of which the donors have sent pieces."""
         timeout, asked = self.state.spec.averaging.download_timeout, " and ".join(donors)
         try:
             snapshot = self.averager.download_state(*donors, layouts=self.state.layouts, timeout=timeout)

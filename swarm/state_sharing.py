@@ -59,11 +59,11 @@ class StateSharing(DecentralizedAverager):
     _copy: asyncio.Future[Any] | None = None
 
     def download_state(self, *donors: str, layouts: Sequence[Layout], timeout: float) -> Snapshot:
-        """Fetch the training state, a part from each donor.
+        """Fetch the training state from donors, each of which sends pieces of it as fast as it can.
 
         :param layouts: of the tensors that must arrive, in order
-        :raises StateUnavailable: a donor is gone, too slow, has nothing, or sends something else; or they are not at
-            the same step
+        :raises StateUnavailable: every donor is gone, too slow, has nothing, sends something else, or is at another
+            step than most
         """
         future: MPFuture = MPFuture()
         request = {
