@@ -2,7 +2,7 @@
 
     python -m benchmarks.swarm_links [--peers 4] [--megabits 100] [--millions 16] [--step-seconds 20]
                                      [--steps 4] [--only overlap blocking hivemind] [--newcomers 0]
-                                     [--slow 1] [--uneven 1] [--plot FILE] [--json FILE]
+                                     [--slow 1] [--uneven 1] [--round-trip 0] [--plot FILE] [--json FILE]
 
 Every peer is a process on a host of its own (a network namespace) whose link is shaped in both directions, with TCP's
 usual congestion control (cubic); averaging is real, computing is a sleep. Peers are told the bandwidth that others
@@ -19,6 +19,8 @@ measure when they join. Given several values, every combination is run. Prints f
   in global steps are of those that it computed by then. Ours only;
 - with `--uneven 4` the last peer's link is four times slower than the others'. Efficiency is then to the least time for
   shares in proportion to the links, while plain TCP still sends equal ones;
+- with `--round-trip 50` it takes so many milliseconds from one peer to another and back: every frame passes through a
+  process that delays it, for which netem is not needed;
 - join: with `--newcomers`, how long they took to fetch the state while the others train, all at once in the middle of
   a step, over the time its bytes take on one link; and how many donors they took. Ours only.
 Needs root and iproute2.
@@ -43,6 +45,7 @@ from benchmarks.interleaved import print_table
 from benchmarks.links.stand_in import LAYERS, SAMPLES, VOCABULARIES
 from coordinator.simulation.sizes import transfer_sizes
 from swarm.spec import AveragingSpec, LeaseSpec, RunSpec, TrainingSpec
+from tests.scenarios.delayed_links import TUN_DEVICE
 from tests.scenarios.line_process import LineProcess
 from tests.scenarios.network import Network
 
@@ -70,6 +73,7 @@ class Links:
     newcomers: int = 0
     slow: float = 1.0
     uneven: float = 1.0
+    round_trip: float = 0.0
 
     def megabits_of(self, host: int) -> float:
         """Of a peer's link, or a newcomer's."""
@@ -130,7 +134,7 @@ class Hosts:
     def __init__(self, kind: str, links: Links, steps: int, folder: str):
         self.links = links
         count = links.peers + (links.newcomers if kind != "hivemind" else 0)
-        self._network = Network(count, SUBNET)
+        self._network = Network(count, SUBNET, round_trip=links.round_trip / 1e3)
         self._processes: list[LineProcess] = []
         setup = {
             "spec": spec_of(links, kind).model_dump_json(),
@@ -184,7 +188,9 @@ class Hosts:
 def socket_seconds(links: Links, size: float) -> float:
     """How long peers need to send each other `size` bytes each by plain TCP: the mean of a few times."""
     with contextlib.ExitStack() as stack:
-        network = stack.enter_context(contextlib.closing(Network(links.peers, SUBNET)))
+        network = stack.enter_context(
+            contextlib.closing(Network(links.peers, SUBNET, round_trip=links.round_trip / 1e3))
+        )
         processes = []
         for host in range(links.peers):
             network.shape(host, links.megabits_of(host))
@@ -285,6 +291,7 @@ def row_of(cost: Cost) -> tuple[str, ...]:
         f"{links.megabits:g}",
         f"{links.millions} M",
         f"{links.step_seconds:g}",
+        f"{links.round_trip:g}",
         cost.kind,
         f"{cost.utilisation:.1%}",
         f"{cost.samples_per_second:.1f}",
@@ -306,6 +313,7 @@ HEADER = (
     "Mbit/s",
     "values",
     "step s",
+    "round trip ms",
     "kind",
     "utilisation",
     "samples/s",
@@ -365,6 +373,7 @@ def main() -> None:
     parser.add_argument("--newcomers", type=int, nargs="+", default=[0])
     parser.add_argument("--slow", type=float, nargs="+", default=[1.0])
     parser.add_argument("--uneven", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--round-trip", type=float, nargs="+", default=[0.0], help="in milliseconds")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -372,6 +381,9 @@ def main() -> None:
         parser.error("--steps must be at least 2: the first one is not counted")
     if not Network.available():
         print("swarm_links: needs root, iproute2 and network namespaces", file=sys.stderr)
+        return
+    if any(given.round_trip) and not Network.can_delay():
+        print(f"swarm_links: --round-trip needs {TUN_DEVICE}", file=sys.stderr)
         return
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -383,6 +395,7 @@ def main() -> None:
             given.newcomers,
             given.slow,
             given.uneven,
+            given.round_trip,
         )
         for combination in itertools.product(*choices):
             for kind in given.only:

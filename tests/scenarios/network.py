@@ -12,6 +12,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.scenarios.delayed_links import TUN_DEVICE
+from tests.scenarios.line_process import LineProcess
+
 PREFIX = "artel"
 HOSTS = 250
 PACKET_BYTES = "16000"
@@ -29,13 +32,15 @@ class Network:
     :param hosts: even-numbered ones are on the first bridge, odd ones on the second
     :param subnet: of their addresses. By default of the range for benchmarks (RFC 2544): libp2p's look-up does not hand
         these out, so that peers find each other only if they tell each other themselves where they listen
+    :param round_trip: seconds from one host to another and back; each link takes a quarter of it each way
     """
 
-    def __init__(self, hosts: int, subnet: str = "198.18.0"):
+    def __init__(self, hosts: int, subnet: str = "198.18.0", round_trip: float = 0.0):
         if not 1 <= hosts <= HOSTS:
             raise ValueError(f"1 to {HOSTS} hosts, not {hosts}")
         _sweep()
-        self.hosts, self._subnet = hosts, subnet
+        self.hosts, self._subnet, self._round_trip = hosts, subnet, round_trip
+        self._delays: LineProcess | None = None
         self._switch = f"{PREFIX}-{os.getpid()}-switch"
         try:
             self._build()
@@ -53,6 +58,11 @@ class Network:
         if made:
             _ip("netns", "del", name)
         return made
+
+    @staticmethod
+    def can_delay() -> bool:
+        """Whether `round_trip` can be asked for here, where namespaces can be made."""
+        return os.access(TUN_DEVICE, os.R_OK | os.W_OK)
 
     def address(self, host: int) -> str:
         """IPv4 address of a host."""
@@ -95,6 +105,8 @@ class Network:
 
     def close(self) -> None:
         """Remove the namespaces, and with them all links and bridges."""
+        if self._delays is not None:
+            self._delays.kill_group()
         for host in range(self.hosts):
             _ip("netns", "del", self._namespace(host), check=False)
         _ip("netns", "del", self._switch, check=False)
@@ -108,13 +120,21 @@ class Network:
         for side in (0, 1):
             self._link("set", f"joint{side}", "master", f"bridge{side}")
             self._link("set", f"joint{side}", "up")
+        if self._round_trip:
+            there = ["ip", "netns", "exec", self._switch]
+            arguments = (str(self.hosts), str(self._round_trip / 4))
+            self._delays = LineProcess("tests.scenarios.delayed_links", *arguments, on=there)
+            self._delays.hear()
         for host in range(self.hosts):
             self._add_host(host)
 
     def _add_host(self, host: int) -> None:
         namespace, link = self._namespace(host), f"host{host}"
         _ip("netns", "add", namespace)
-        self._link("add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        if self._round_trip:
+            self._link("set", f"far{host}", "netns", namespace, "name", "eth0")
+        else:
+            self._link("add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         self._link("set", link, "master", f"bridge{host % 2}")
         self._link("set", link, "up")
         inside = ("-n", namespace)
