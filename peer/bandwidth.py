@@ -14,7 +14,7 @@ import threading
 import time
 
 from peer.presence import Presence
-from swarm.averager import SwarmAverager
+from swarm.averager import FAST_ENOUGH_MEGABITS, SwarmAverager
 from swarm.probe import measure_upload
 from swarm.service import ServiceThread
 
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 1.0
-# above this the processor limits an exchange, and shares should be equal
-FAST_ENOUGH_MEGABITS = 1000.0
 
 
 def measure_in_background(

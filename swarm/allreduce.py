@@ -89,6 +89,9 @@ class GuardedReducer(TensorPartReducer):
     :param robust: clip instead of adding up
     """
 
+    accumulator: Any
+    denominator: float
+
     def __init__(
         self,
         own_parts: Sequence[torch.Tensor],
@@ -125,6 +128,12 @@ class GuardedReducer(TensorPartReducer):
                 self._on_offence(sender_index, f"sent {why}")
                 raise BannedException(why)
         return await asyncio.shield(super().accumulate_part(sender_index, part_index, tensor_part, weight))
+
+    def check_current_part_finished(self) -> None:
+        """Finish the part if all who still send have sent it; of values without any weight the average is zero."""
+        if self.current_part_accumulated_from == self.num_current_senders and not self.denominator:
+            self.accumulator, self.denominator = torch.zeros(self.part_shapes[self.current_part_index]), 1.0
+        super().check_current_part_finished()
 
 
 class SteadfastAllReduce(AllReduceRunner):

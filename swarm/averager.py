@@ -25,7 +25,8 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
 
 import hivemind
@@ -57,10 +58,33 @@ from swarm.whole_messages import WholeMessages
 logger = logging.getLogger(__name__)
 
 BRANCH_KEY_BITS = 32
-# a peer that claims more bandwidth than this beside ours would reduce nearly everything
-MAX_BANDWIDTH_RATIO = 100.0
+# Mbit/s; above this the processor limits an exchange, shares should be equal, and nobody claims more
+FAST_ENOUGH_MEGABITS = 1000.0
+# a leader may have heard of members that we have not: so many times those that we know of, and so many more
+MAX_GROUP_RATIO, MAX_GROUP_SURPLUS = 2, 16
+# how long we follow nobody who has led us into a group that cannot be
+DISTRUST_SECONDS = 60.0
 # how much the size of the last average counts in what is usual
 USUAL_SMOOTHING = 0.3
+
+
+@dataclass(frozen=True)
+class _Received:
+    """What came of an exchange: shares of what should have come, 0 to 1, who was silent, and who broke bounds."""
+
+    results: float = 0.0
+    inputs: float = 0.0
+    silent: tuple[str, ...] = ()
+    offenders: Mapping[str, str] = field(default_factory=dict)
+
+    def then(self, later: _Received) -> _Received:
+        """Of two exchanges in a row, of which the second brings the result."""
+        return _Received(
+            later.results,
+            min(self.inputs, later.inputs),
+            self.silent + later.silent,
+            {**self.offenders, **later.offenders},
+        )
 
 
 class SwarmAverager(StateSharing):
@@ -97,7 +121,8 @@ class SwarmAverager(StateSharing):
         self._spec = spec
         self._low_rank = LowRankGradients(spec.rank) if spec.gradient_compression == "low_rank" else None
         self._state_source, self._copy_lock = state_source, multiprocessing.Lock()
-        self._received: tuple[float, float, list[str], dict[str, str]] = (0.0, 0.0, [], {})
+        self._received = _Received()
+        self._distrusted: dict[PeerID, float] = {}
         self._limits = RoundLimits(RoundKind.GRADIENTS)
         self._parts_on_their_way = parts_on_their_way([])
         self._usual_size: dict[RoundKind, float] = {}
@@ -171,9 +196,16 @@ class SwarmAverager(StateSharing):
             if not isinstance(error, Exception):
                 raise
             raise RoundFailed(" ".join(str(error).split()) or type(error).__name__) from None
-        gathered, round_id, received, inputs, silent, offenders, seconds = result
-        samples_by_peer = {str(peer): count for peer, count in gathered.items() if isinstance(count, int)}
-        return RoundResult(round_id, samples_by_peer, received, inputs, frozenset(silent), seconds, offenders)
+        gathered, round_id, received, seconds = result
+        return RoundResult(
+            round_id,
+            {str(peer): count for peer, count in gathered.items() if isinstance(count, int)},
+            received.results,
+            received.inputs,
+            frozenset(received.silent),
+            seconds,
+            received.offenders,
+        )
 
     def terminate(self) -> None:
         """What hivemind does with a child that does not end when asked; it ignores the polite signal."""
@@ -209,10 +241,12 @@ class SwarmAverager(StateSharing):
         """Key the next matchmaking by `bits`, and let it end when `size` peers are there."""
         self.bandwidth = bandwidth
         self._limits = RoundLimits(kind, weights, most, self._usual_size.get(kind))
-        self._matchmaking.group_key_manager = _FixedKey(self.dht, self.prefix, bits, None, self._gate)
+        self._matchmaking.group_key_manager = _FixedKey(
+            self.dht, self.prefix, bits, self._may_lead, self._judge_group
+        )
         self._matchmaking.target_group_size = size
         self.allreduce_kwargs["compression"] = self._codecs[kind]
-        self._received = (0.0, 0.0, [], {})
+        self._received = _Received()
 
     async def _run_allreduce_inplace_(
         self,
@@ -230,20 +264,14 @@ class SwarmAverager(StateSharing):
         exact = {**kwargs, "compression": NoCompression()}
         factors = await loop.run_in_executor(None, self._low_rank.first, tensors, key)
         await self._exchange(factors, group_info, group_info.group_id, **exact)
-        if self._received[0] < 1.0:
+        if self._received.results < 1.0:
             # who lacks a part of the first factors has other columns than everybody else
             raise MatchmakingException("the first factors did not all come back")
-        _all, inputs, banned, offenders = self._received
+        first = self._received
         factors = await loop.run_in_executor(None, self._low_rank.second)
         await self._exchange(factors, group_info, _second_of(group_info.group_id), **kwargs)
         await loop.run_in_executor(None, self._low_rank.finish)
-        received, inputs_of_second, banned_later, offenders_later = self._received
-        self._received = (
-            received,
-            min(inputs, inputs_of_second),
-            [*banned, *banned_later],
-            {**offenders, **offenders_later},
-        )
+        self._received = first.then(self._received)
 
     async def _exchange(
         self, tensors: Sequence[torch.Tensor], group_info: GroupInfo, group_id: bytes, **kwargs: Any
@@ -266,10 +294,10 @@ class SwarmAverager(StateSharing):
             pass
         container, reducer = runner.tensor_part_container, runner.tensor_part_reducer
         expected = reducer.num_parts * reducer.num_senders
-        self._received = (
+        self._received = _Received(
             1.0 - container.failed_size / container.total_size,
             sum(reducer.num_parts_received) / expected if expected else 1.0,
-            [str(peer) for peer in runner.banned_senders],
+            tuple(str(peer) for peer in runner.banned_senders),
             {str(peer): why for peer, why in runner.offenders.items()},
         )
 
@@ -296,6 +324,28 @@ class SwarmAverager(StateSharing):
             await super()._step(**kwargs)
         finally:
             self._no_round.set()
+            # hivemind leaves a task behind for every follower that we have led, which waits for us to follow another
+            self._matchmaking.was_accepted_to_group.set()
+            self._matchmaking.was_accepted_to_group.clear()
+
+    async def _may_lead(self, peer: PeerID) -> bool:
+        """Whether we look at this peer when we look for a group."""
+        return time.monotonic() >= self._distrusted.get(peer, 0.0) and await self._gate.admits(str(peer))
+
+    def _judge_group(self, group_info: GroupInfo) -> None:
+        """Raise `MatchmakingException` if a leader names members twice, or more than there can be.
+
+        Parts of who is named twice would never come, and everybody would wait for them as long as a round may take.
+        """
+        members, leader = group_info.peer_ids, self._matchmaking.current_leader
+        most = MAX_GROUP_RATIO * (self._matchmaking.target_group_size or 1) + MAX_GROUP_SURPLUS
+        if len(set(members)) == len(members) <= most:
+            return
+        if leader is not None:
+            now = time.monotonic()
+            self._distrusted = {peer: until for peer, until in self._distrusted.items() if until > now}
+            self._distrusted[leader] = now + DISTRUST_SECONDS
+        raise MatchmakingException(f"{leader} led a group that cannot be, of {len(members)} members")
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **kwargs: Any) -> Any:
         started = time.monotonic()
@@ -310,7 +360,7 @@ class SwarmAverager(StateSharing):
         self._parts_on_their_way = parts_on_their_way(bandwidths)
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **kwargs)
         round_id = group_info.group_id.hex()[:BRANCH_HEX_DIGITS]
-        return (gathered, round_id, *self._received, time.monotonic() - started)
+        return gathered, round_id, self._received, time.monotonic() - started
 
     def _is_plausible(self, gathered: bytes) -> bool:
         """Whether what a peer tells of itself when a group is formed is what our own averagers tell."""
@@ -319,18 +369,16 @@ class SwarmAverager(StateSharing):
             count = self.serializer.loads(samples)
         except Exception:  # msgpack raises whatever a malformed message makes its parser raise
             return False
+        # no bandwidth: as fast as the fastest, says hivemind
         return (
-            self._is_plausible_bandwidth(bandwidth)
+            (
+                bandwidth is None
+                or (isinstance(bandwidth, int | float) and 0 <= bandwidth <= FAST_ENOUGH_MEGABITS)
+            )
             and mode in (AveragingMode.NODE.value, AveragingMode.CLIENT.value)
             and isinstance(count, int)
             and 0 <= count < 2**53
         )
-
-    def _is_plausible_bandwidth(self, bandwidth: Any) -> bool:
-        if bandwidth is None:  # as fast as the fastest, says hivemind
-            return True
-        most = math.inf if self.bandwidth is None else MAX_BANDWIDTH_RATIO * self.bandwidth
-        return isinstance(bandwidth, int | float) and 0 <= bandwidth <= most and math.isfinite(bandwidth)
 
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext
@@ -365,26 +413,31 @@ class SwarmAverager(StateSharing):
 
 
 class _FixedKey(GroupKeyManager):
-    """Keeps the group's key, and follows only whom the run admits.
+    """Keeps the group's key, where hivemind would walk to another bucket after each round.
 
-    hivemind would walk to another bucket after each round.
+    :param may_lead: whether to follow a peer
+    :param judge: raises if a group that has come about cannot be
     """
 
-    def __init__(self, dht: hivemind.DHT, prefix: str, bits: str, size: int | None, gate: Gate):
-        super().__init__(dht, prefix, bits, size)
-        self._gate = gate
+    def __init__(
+        self,
+        dht: hivemind.DHT,
+        prefix: str,
+        bits: str,
+        may_lead: Callable[[PeerID], Awaitable[bool]],
+        judge: Callable[[GroupInfo], None],
+    ):
+        super().__init__(dht, prefix, bits, None)
+        self._may_lead, self._judge = may_lead, judge
 
     async def get_averagers(self, group_key: str, only_active: bool) -> list[tuple[PeerID, float]]:
         """Those who look for a group, and when they stop."""
         found = await super().get_averagers(group_key, only_active)
-        return [
-            (peer, until)
-            for peer, until in found
-            if peer == self.peer_id or await self._gate.admits(str(peer))
-        ]
+        return [(peer, until) for peer, until in found if peer == self.peer_id or await self._may_lead(peer)]
 
     async def update_key_on_group_assembled(self, group_info: GroupInfo) -> None:
-        pass
+        """Called by hivemind before anybody acts on a group."""
+        self._judge(group_info)
 
 
 def _second_of(group_id: bytes) -> bytes:

@@ -33,7 +33,8 @@ def compressed_bytes(shape: Sequence[int], name: str, rank: int = 0) -> int:
     """
     values = math.prod(shape)
     if name == "low_rank" and is_worth_it(torch.Size(shape), rank):
-        return rank * (4 * shape[0] + 2 * shape[1])
+        # the first factors exact, the second ones as other tensors of their size
+        return 4 * rank * shape[0] + compressed_bytes((shape[1], rank), "8bit")
     if name in ("8bit", "low_rank") and values >= SMALL_TENSOR_VALUES:
         return values + CODEBOOK_BYTES
     return values * (4 if name == "none" else 2)

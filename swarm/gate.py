@@ -36,7 +36,8 @@ class Gate:
         self._seen: dict[str, float] = {}
         self._looked_at = -REFRESH_SECONDS
         self._looking = asyncio.Lock()
-        self._raw: dict[tuple[type[Any], str], tuple[bytes, Any]] = {}
+        # raw and checked form by type and owner: most records are read many times before they are renewed
+        self._raw: dict[type[Any], dict[str, tuple[bytes, Any]]] = {}
 
     async def admits(self, peer_id: str) -> bool:
         """Whether this peer may average with us and copy our state."""
@@ -82,18 +83,13 @@ class Gate:
             logger.warning("the gate could not read %s: %r", key, error)
             return {}
         entries = answer.value if answer is not None and isinstance(answer.value, dict) else {}
-        found = {}
+        known, found = self._raw.get(record_type, {}), {}
         for owner, entry in entries.items():
             if isinstance(owner, str) and isinstance(entry, ValueWithExpiration):
-                record = self._unpack(record_type, owner, entry.value)
+                raw, record = known.get(owner, (b"", None))
+                if raw != entry.value:
+                    record = unpack_record(record_type, entry.value, owner, self.admission.run_id)
                 if record is not None:
-                    found[owner] = record
-        return found
-
-    def _unpack(self, record_type: type[RecordType], owner: str, raw: Any) -> RecordType | None:
-        known, record = self._raw.get((record_type, owner), (b"", None))
-        if raw != known:
-            record = unpack_record(record_type, raw, owner, self.admission.run_id)
-            if record is not None:
-                self._raw[record_type, owner] = (raw, record)
-        return record
+                    found[owner] = (entry.value, record)
+        self._raw[record_type] = found
+        return {owner: record for owner, (_raw, record) in found.items()}

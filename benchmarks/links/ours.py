@@ -16,6 +16,7 @@ from benchmarks.links.stand_in import SAMPLES, Computing, hear, say, sent_bytes
 from peer.accumulator import Accumulator
 from peer.global_step import StepReport
 from peer.presence import Presence
+from swarm.averager import FAST_ENOUGH_MEGABITS
 from swarm.snapshot import Layout
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -70,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     setup = hear()
     peer = BarePeer(RunSpec.model_validate_json(setup["spec"]), setup["folder"], setup["initial_peers"])
-    peer.averager.bandwidth = setup["megabits"]
+    peer.averager.bandwidth = min(setup["megabits"], FAST_ENOUGH_MEGABITS)
     if not setup["newcomer"]:
         peer.presence.update(state=PeerState.TRAINING)
     say(addresses=[str(address) for address in peer.dht.get_visible_maddrs()])

@@ -1,9 +1,10 @@
 """A real process that makes averaging rounds as told, one JSON object in and out per line.
 
 Used by tests that need several participants: hivemind's averager and DHT are processes keyed to their creator.
-The first line is the setup: {"folder", "values", "compression", "step", "breaks_off", "initial_peers"}; the answer is
-the peer id and addresses. So many streams of state as `breaks_off` says end after their first message. Then commands:
-{"round": kind, "step", "group_size", "weight", "samples"} or {"download": peer ids}.
+The first line is the setup: {"folder", "values", "compression", "step", "initial_peers"}, and on request "client_mode",
+"breaks_off": so many streams of state end after their first message, and "names_twice": leads groups in which everybody
+is named twice. The answer is the peer id and addresses. Then commands: {"round": kind, "step", "group_size", "weight",
+"samples", and on request "bandwidth"}, {"download": peer ids} or {"count": "followers"}: tasks left behind for those.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import AsyncIterator  # noqa: UP035  hivemind recognises streams by 
 
 import torch
 from hivemind.p2p import P2PContext
-from hivemind.proto.averaging_pb2 import DownloadData
+from hivemind.proto.averaging_pb2 import DownloadData, JoinRequest, MessageFromLeader
 from hivemind.proto.runtime_pb2 import ExpertRequest
+from hivemind.utils import MPFuture
 
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
@@ -32,15 +34,33 @@ from swarm.spec import AveragingSpec
 from swarm.state_sharing import StateUnavailable
 
 
+class Participant(SwarmAverager):
+    """An averager that can be looked into."""
+
+    def count_followers_tasks(self) -> int:
+        """How many tasks wait for this peer to follow another leader than the followers that it has led."""
+        future: MPFuture = MPFuture()
+        self._outer_pipe.send(("_count", [], {"future": future}))
+        return future.result(10)
+
+    async def _count(self, future: MPFuture) -> None:
+        future.set_result(len(self._matchmaking.was_accepted_to_group._waiters))  # type: ignore[attr-defined]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     setup = json.loads(sys.stdin.readline())
     identity_path = Path(tempfile.mkdtemp(dir=setup["folder"])) / "identity.key"
     Identity.generate().save(identity_path)
     dht = open_dht(
-        identity_path=identity_path, initial_peers=setup["initial_peers"], admission=Admission("test", ())
+        identity_path=identity_path,
+        initial_peers=setup["initial_peers"],
+        client_mode=setup.get("client_mode", False),
+        admission=Admission("test", ()),
     )
-    SwarmAverager.rpc_download_pieces = breaking_off(setup["breaks_off"])  # type: ignore[method-assign]
+    Participant.rpc_download_pieces = breaking_off(setup.get("breaks_off", 0))  # type: ignore[method-assign]
+    if setup.get("names_twice"):
+        Participant.rpc_join_group = naming_everybody_twice()  # type: ignore[method-assign]
     spec = AveragingSpec(
         matchmaking_time=2.5,
         request_timeout=1.0,
@@ -49,11 +69,12 @@ def main() -> None:
         gradient_compression=setup["compression"],
     )
     buffers = [tensor_of(value) for value in setup["values"]]
-    averager = SwarmAverager(
+    averager = Participant(
         buffers,
         dht,
         prefix="test",
         spec=spec,
+        client_mode=setup.get("client_mode", False),
         state_source=lambda: contextlib.nullcontext(Snapshot(setup["step"], "", buffers)),
     )
     say(peer_id=str(dht.peer_id), addresses=[str(address) for address in dht.get_visible_maddrs()])
@@ -80,6 +101,21 @@ def breaking_off(times: int) -> Callable[..., AsyncIterator[DownloadData]]:
     return rpc_download_pieces
 
 
+def naming_everybody_twice() -> Callable[..., AsyncIterator[MessageFromLeader]]:
+    """Lead groups in which every member is named twice."""
+    whole = SwarmAverager.rpc_join_group
+
+    async def rpc_join_group(
+        self: SwarmAverager, request: JoinRequest, context: P2PContext
+    ) -> AsyncIterator[MessageFromLeader]:
+        async for message in whole(self, request, context):
+            message.ordered_peer_ids.extend(list(message.ordered_peer_ids))
+            message.gathered.extend(list(message.gathered))
+            yield message
+
+    return rpc_join_group
+
+
 def tensor_of(value: list | dict) -> torch.Tensor:
     """Values as they stand; {"codes": [...]}, which are bytes; {"fill", "size"}, all the same; or {"seed", "size"}: too
     many normal values to pass.
@@ -98,7 +134,7 @@ def seeded(seed: int, size: int) -> torch.Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
-def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) -> dict:
+def obey(command: dict, averager: Participant, buffers: list[torch.Tensor]) -> dict:
     if "download" in command:
         try:
             snapshot = averager.download_state(
@@ -107,6 +143,9 @@ def obey(command: dict, averager: SwarmAverager, buffers: list[torch.Tensor]) ->
         except StateUnavailable as error:
             return {"failed": str(error)}
         return {"step": snapshot.step, "values": [shown(tensor) for tensor in snapshot.tensors]}
+    if "count" in command:
+        return {command["count"]: averager.count_followers_tasks()}
+    averager.bandwidth = command.pop("bandwidth", None)
     try:
         kind = RoundKind[command.pop("round").upper()]
         result = averager.run_round(kind, **{"branch": "", "weights": {}, **command})

@@ -59,6 +59,18 @@ def test_a_sender_that_dies_before_sending_is_left_out():
     assert asyncio.run(scenario()).tolist() == OWN.tolist()
 
 
+@pytest.mark.parametrize("robust", [False, True])
+def test_a_part_to_which_nobody_brings_anything_is_zero(robust):
+    async def scenario() -> torch.Tensor:
+        reducer = Reducer(senders=2, robust=robust)
+        first = reducer.send(0, torch.zeros(4), weight=0.0)
+        await let_them_arrive()
+        reducer.on_sender_failed(1)
+        return await asyncio.wait_for(first, timeout=5)
+
+    assert asyncio.run(scenario()).tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize(
     ("values", "weight"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -15,17 +15,24 @@ Start = Callable[..., list[LineProcess]]
 
 @pytest.fixture
 def start(tmp_path) -> Iterator[Start]:
-    """Starts participants of one swarm, one for each list of values; the first is the others' first contact."""
+    """Starts participants of one swarm, one for each list of values; the first is the others' first contact.
+
+    Those whose numbers are in `client_mode` cannot be reached, and lead no group.
+    """
     processes: list[LineProcess] = []
 
     def start(
-        *values: list, compression: str = "none", step: int = 0, breaks_off: int = 0
+        *values: list,
+        compression: str = "none",
+        step: int = 0,
+        client_mode: Sequence[int] = (),
+        **ways: object,
     ) -> list[LineProcess]:
         processes.extend(LineProcess("tests.scenarios.round_participant") for _ in values)
         contact: list[str] = []
-        for process, own in zip(processes, values, strict=True):
+        for index, (process, own) in enumerate(zip(processes, values, strict=True)):
             setup = {"folder": str(tmp_path), "values": own, "compression": compression, "step": step}
-            process.tell(**setup, breaks_off=breaks_off, initial_peers=contact)
+            process.tell(**setup, **ways, client_mode=index in client_mode, initial_peers=contact)
             process.hello = process.hear()
             contact = contact or process.hello["addresses"]
         return processes
@@ -50,6 +57,34 @@ def test_values_are_averaged_by_weight_and_the_samples_of_all_are_known(start):
         assert result["values"] == [[2.5, 3.5], [6.0]]
         assert result["complete"]
         assert result["samples"] == {first.hello["peer_id"]: 16, second.hello["peer_id"]: 48}
+
+
+def test_a_slow_link_averages_with_a_fast_one(start):
+    peers = start([[1.0]], [[3.0]])
+    for peer, bandwidth in zip(peers, (1000.0, 2.0), strict=True):
+        peer.tell(round="gradients", step=0, group_size=2, weight=1.0, samples=1, bandwidth=bandwidth)
+    assert [peer.hear()["values"] for peer in peers] == [[[2.0]]] * 2
+
+
+def test_a_bandwidth_that_nobody_has_is_refused(start):
+    honest, liar = start([[1.0]], [[3.0]])
+    for peer, bandwidth in ((honest, 100.0), (liar, 1e6)):
+        peer.tell(round="gradients", step=0, group_size=2, weight=1.0, samples=1, bandwidth=bandwidth)
+    assert "failed" in honest.hear()
+
+
+def test_a_leader_that_names_members_twice_is_followed_no_more(start):
+    _leader, follower = start([[1.0]], [[3.0]], client_mode=[1], names_twice=True)
+    for reason in ("group that cannot be, of 4 members", "could not find a group"):
+        assert reason in all_round([_leader, follower], group_size=2)[1]["failed"]
+
+
+def test_a_leader_keeps_nothing_of_whom_it_has_led(start):
+    leader, follower = start([[1.0]], [[3.0]], client_mode=[1])
+    for step in range(3):
+        assert all(result["complete"] for result in all_round([leader, follower], [step] * 2, group_size=2))
+    leader.tell(count="followers")
+    assert leader.hear() == {"followers": 0}
 
 
 def test_peers_at_different_steps_never_average(start):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from swarm.codecs import compressed_bytes, compression_for
 from swarm.low_rank import LowRankGradients, is_worth_it
+from swarm.tensor_stream import pack_messages
 
 ROWS, COLUMNS, RANK = 96, 64, 4
 
@@ -80,3 +82,11 @@ def test_other_tensors_travel_beside_the_factors():
     assert [tensor.shape for tensor in compressor.second()] == [(COLUMNS, RANK), (COLUMNS,)]
     compressor.finish()
     assert torch.equal(bias, torch.ones(COLUMNS))
+
+
+def test_the_size_of_a_factored_matrix_is_what_travels():
+    compressor = LowRankGradients(32)
+    first = pack_messages(compressor.first([torch.randn(512, 2048)], "x"), compression_for("none"))
+    second = pack_messages(compressor.second(), compression_for("low_rank"))
+    travels = sum(map(len, [*first, *second]))
+    assert compressed_bytes((512, 2048), "low_rank", 32) == pytest.approx(travels, rel=0.01)
