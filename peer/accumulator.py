@@ -137,6 +137,17 @@ class Accumulator:
             parameter.grad = total
         self.samples, self.loss_sum = samples, loss_sum
 
+    def own_mean(self) -> list[torch.Tensor] | None:
+        """The mean gradient per sample so far, [like each parameter], fp32 on the CPU; None for no samples."""
+        if not self.samples:
+            return None
+        return [
+            torch.zeros(parameter.shape)
+            if parameter.grad is None
+            else parameter.grad.to("cpu", torch.float32) / self.samples
+            for parameter in self._parameters
+        ]
+
     def take_over(self, mean: Sequence[torch.Tensor], samples: int, loss_sum: float) -> None:
         """Add what another peer has accumulated: its mean gradient per sample, and how many samples that is of."""
         with torch.no_grad():

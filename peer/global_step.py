@@ -133,8 +133,9 @@ class GlobalStep:
     def make(self, contribution: Contribution) -> StepReport | None:
         """Make the step that is due.
 
-        :returns: None if it was not made: the swarm has moved on, it is no longer due, or this process was suspended
-            in the middle of it. The contribution is still whole, unless it was not finite.
+        :returns: None if it was not made: the swarm has moved on, it is no longer due, this process was suspended in
+            the middle of it, or the optimizer cannot use the gradient. The contribution is still whole, unless it, or
+            what came of it, was not finite.
         """
         started = time.monotonic()
         self._matchmaking = self._allreduce = 0.0
@@ -147,9 +148,8 @@ class GlobalStep:
             return None
         self.state.settled.clear()
         try:
-            self.state.apply_gradients(self.buffers, result.round_id)
-            self._begin_next()
-            self.is_averaging_gradients = False
+            if not self._apply(contribution, result):
+                return None
             remaining = result.group_size - len(result.silent)
             if remaining > 1 and self.state.step % self.state.spec.averaging.state_every == 0:
                 self._average_parameters(remaining)
@@ -169,6 +169,20 @@ class GlobalStep:
             seconds=self._divide_time(started),
             trouble=describe_trouble(self.rounds_partial, self.rounds_failed, self.presence.activity.reloads),
         )
+
+    def _apply(self, contribution: Contribution, result: RoundResult) -> bool:
+        """Update the parameters; False, with the contribution emptied, if the gradient is beyond what can be used."""
+        try:
+            self.state.apply_gradients(self.buffers, result.round_id)
+        except FloatingPointError as error:
+            contribution.discard()
+            self._count_failure(f"the gradient of step {self.state.step} cannot be used: {error}")
+            self.presence.update(state=PeerState.TRAINING)
+            self.is_averaging_gradients = False
+            return False
+        self._begin_next()
+        self.is_averaging_gradients = False
+        return True
 
     def _begin_next(self) -> None:
         """Say that we are at the next step."""

@@ -3,7 +3,8 @@
 The departing peer sends an offer (step, branch, samples, loss) and its mean gradient, compressed like in a round; the
 heir's training loop adds it to its own accumulator between two micro-batches, and only then the answer says so. At
 most once: an offer whose answer did not come is not made to anybody else. A gradient of another step or branch, from
-somebody who is not a live peer of this step, of the wrong shapes or not finite is refused.
+somebody who is not a live peer of this step, of the wrong shapes, not finite, or much larger than the heir's own is
+refused: what the heir sends on is the heir's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from peer.accumulator import Accumulator, Contribution
 from peer.presence import Presence
 from swarm.codecs import compression_for
+from swarm.guard import PartGuard, RoundLimits, size_of
 from swarm.records import Branch
+from swarm.rounds import RoundKind
 from swarm.service import (
     NoAnswer,
     NotReached,
@@ -40,8 +43,15 @@ logger = logging.getLogger(__name__)
 HANDLER = "artel.hand_over"
 WAITING_OFFERS = 4
 MAX_LOSS_SUM = 1e9
+# an offer may take so long to arrive: on a slow link, as long as a large model needs
+RECEIVING_SECONDS = 300.0
+# how much larger than our own a gradient may be; others hold what we send on to more than that
+SIZE_FACTOR = 3.0
 # how long the heir's training loop may take until it looks at an offer: a micro-batch
 SETTLING_SECONDS = 60.0
+
+
+BUSY, LEAVING_TOO = "this peer is taking over others already", "this peer is leaving, too"
 
 
 class HandOverFailed(Exception):
@@ -76,6 +86,27 @@ class _Waiting:
     refusal: Future[str] = field(default_factory=Future)
 
 
+class _Yardstick:
+    """Our own mean gradient of one step, by which offers are judged.
+
+    :param of: step and branch
+    :param samples: that it is the mean of
+    """
+
+    def __init__(self, of: tuple[int, str], own: Sequence[torch.Tensor], samples: int):
+        self.of, self._own = of, own
+        self._guard = PartGuard(
+            RoundLimits(RoundKind.GRADIENTS, factor=SIZE_FACTOR), size_of(own), float(samples)
+        )
+
+    def why_refused(self, mean: Sequence[torch.Tensor], samples: int) -> str | None:
+        """What is wrong with a mean gradient of so many samples; None if nothing is."""
+        for theirs, own in zip(mean, self._own, strict=True):
+            if why := self._guard.why_refused(theirs, own, float(samples), float(samples)):
+                return why
+        return None
+
+
 class HandOverDesk:
     """Receives what departing peers hand over.
 
@@ -85,6 +116,8 @@ class HandOverDesk:
     def __init__(self, presence: Presence, shapes: Sequence[torch.Size]):
         self.presence, self.shapes = presence, list(shapes)
         self._waiting: queue.Queue[_Waiting] = queue.Queue(WAITING_OFFERS)
+        self._arriving: set[str] = set()
+        self._yardstick: _Yardstick | None = None
         self._closed = False
 
     def open(self, service: ServiceThread) -> None:
@@ -92,57 +125,85 @@ class HandOverDesk:
         service.run(add_collect_handler(service.p2p, HANDLER, self._receive), timeout=10)
 
     def settle(self, accumulator: Accumulator, step: int, branch: str) -> int:
-        """Called by the training loop between micro-batches: add what has arrived; returns the samples added."""
+        """Called by the training loop between micro-batches: add what has arrived; returns the samples added.
+
+        What arrives before we have a gradient of our own waits until there is one to judge it by.
+        """
         added = 0
-        while True:
-            try:
-                waiting = self._waiting.get_nowait()
-            except queue.Empty:
-                return added
+        while not self._waiting.empty() and self._can_judge(accumulator, step, branch):
+            waiting = self._waiting.get_nowait()
             if not waiting.refusal.set_running_or_notify_cancel():
                 continue  # the sender has given up
-            offer = waiting.offer
-            if (offer.step, offer.branch) == (step, branch):
+            offer, refusal = waiting.offer, self._judge(waiting, step, branch)
+            if not refusal:
                 accumulator.take_over(waiting.mean, offer.samples, offer.loss_sum)
                 added += offer.samples
-                waiting.refusal.set_result("")
-            else:
-                waiting.refusal.set_result("this peer has gone on")
+            waiting.refusal.set_result(refusal)
+        return added
 
     def close(self) -> None:
         """Refuse what has arrived since the last `settle`, and what is still on its way."""
         self._closed = True
-        self.settle(_NOWHERE, step=-1, branch="")
+        while not self._waiting.empty():
+            waiting = self._waiting.get_nowait()
+            if waiting.refusal.set_running_or_notify_cancel():
+                waiting.refusal.set_result(LEAVING_TOO)
+
+    def _can_judge(self, accumulator: Accumulator, step: int, branch: str) -> bool:
+        """Whether there is a gradient of our own at this step, as it was before anything was taken over."""
+        if self._yardstick is None or self._yardstick.of != (step, branch):
+            own = accumulator.own_mean()
+            self._yardstick = None if own is None else _Yardstick((step, branch), own, accumulator.samples)
+        return self._yardstick is not None
+
+    def _judge(self, waiting: _Waiting, step: int, branch: str) -> str:
+        """Why an offer is refused; empty if it is not."""
+        if (waiting.offer.step, waiting.offer.branch) != (step, branch):
+            return "this peer has gone on"
+        assert self._yardstick is not None
+        why = self._yardstick.why_refused(waiting.mean, waiting.offer.samples)
+        return f"the gradient has {why}" if why else ""
 
     async def _receive(self, messages: AsyncIterator[bytes], sender: str) -> bytes:
+        if sender in self._arriving or len(self._arriving) >= WAITING_OFFERS:
+            return Answer(refused=BUSY).model_dump_json().encode()
+        self._arriving.add(sender)
         try:
             refusal = await self._take(messages, sender)
         except (UnfitTensors, ValidationError, ValueError) as error:
             refusal = f"malformed: {' '.join(str(error).split())[:200]}"
         except asyncio.TimeoutError:
             refusal = "this peer was too busy"
+        finally:
+            self._arriving.discard(sender)
         return Answer(refused=refusal).model_dump_json().encode()
 
     async def _take(self, messages: AsyncIterator[bytes], sender: str) -> str:
+        arrived = await asyncio.wait_for(self._collect(messages, sender), RECEIVING_SECONDS)
+        if isinstance(arrived, str):
+            return arrived
+        if self._closed:
+            return LEAVING_TOO
+        try:
+            self._waiting.put_nowait(arrived)
+        except queue.Full:
+            return BUSY
+        return await asyncio.wait_for(asyncio.wrap_future(arrived.refusal), SETTLING_SECONDS)
+
+    async def _collect(self, messages: AsyncIterator[bytes], sender: str) -> _Waiting | str:
+        """An offer and its gradient, or why it is refused without looking at the gradient."""
         offer = Offer.model_validate_json(await messages.__anext__())
         if reason := self._why_refused(offer, sender):
             return reason
         collector = TensorCollector([Layout(tuple(shape)) for shape in self.shapes])
         async for message in messages:
             collector.add_message(message)
-        waiting = _Waiting(offer, collector.finish())
-        if self._closed:
-            return "this peer is leaving, too"
-        try:
-            self._waiting.put_nowait(waiting)
-        except queue.Full:
-            return "this peer is taking over others already"
-        return await asyncio.wait_for(asyncio.wrap_future(waiting.refusal), SETTLING_SECONDS)
+        return _Waiting(offer, collector.finish())
 
     def _why_refused(self, offer: Offer, sender: str) -> str:
         activity = self.presence.activity
         if activity.departing or activity.state is PeerState.LEAVING:
-            return "this peer is leaving, too"
+            return LEAVING_TOO
         if (offer.step, offer.branch) != (activity.step, activity.branch):
             return f"this peer is at step {activity.step}"
         if sender not in self.presence.view.members_at(offer.step, offer.branch):
@@ -210,6 +271,3 @@ async def _send(service: ServiceThread, heir: str, offer: Offer, tensors: Sequen
         yield from tensors
 
     return Answer.model_validate_json(await call_collect_handler(service.p2p, heir, HANDLER, messages()))
-
-
-_NOWHERE = Accumulator([])

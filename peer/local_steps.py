@@ -79,6 +79,15 @@ class LocalSteps(Accumulator):
         else:
             self.reset()
 
+    def own_mean(self) -> list[torch.Tensor] | None:
+        """How far we have moved since the last global step; None before the first local step."""
+        with torch.no_grad():
+            moved = [
+                start - now.to(start.device)
+                for start, now in zip(self._state.parameters, self._parameters, strict=True)
+            ]
+        return moved if any(bool(tensor.any()) for tensor in moved) else None
+
     def take_over(self, mean: Sequence[torch.Tensor], samples: int, loss_sum: float) -> None:
         """Add how far another peer has moved; our own model stays where it is."""
         if self._moved_by_others is None:

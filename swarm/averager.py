@@ -25,6 +25,7 @@ import multiprocessing
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
@@ -221,6 +222,7 @@ class SwarmAverager(StateSharing):
         decode_with_ours()
         if self._will_use_8_bits():
             threading.Thread(target=warm_up, daemon=True).start()
+        self._newcomers = Counter()
         self._no_round = asyncio.Event()
         self._no_round.set()
         super().run()

@@ -30,12 +30,14 @@ class RoundLimits:
 
     :param weights: most that a peer's values may weigh, by peer id; `most`: those of peers that are not named
     :param usual_size: root mean square of the values of recent averages, for rounds to which we bring nothing
+    :param factor: how much larger than ours a gradient may be
     """
 
     kind: RoundKind
     weights: Mapping[str, float] = field(default_factory=dict)
     most: float = math.inf
     usual_size: float | None = None
+    factor: float = GRADIENT_FACTOR
 
 
 class PartGuard:
@@ -80,7 +82,7 @@ class PartGuard:
         if self.limits.kind is RoundKind.STATE:
             size, bound = _norm(part - own), STATE_FACTOR * ours
         else:
-            size, bound = _norm(part), GRADIENT_FACTOR * noise * ours
+            size, bound = _norm(part), self.limits.factor * noise * ours
         if size <= bound and math.isfinite(size):
             return None
         return f"values of {size:.4g} where ours have {ours:.4g}"

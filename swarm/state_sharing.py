@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.synchronize import Lock
 from typing import Any, AsyncIterator  # noqa: UP035  hivemind recognises streams by typing's AsyncIterator only
@@ -38,11 +38,17 @@ logger = logging.getLogger(__name__)
 
 # how old what a newcomer gets may be: a step is longer
 SAME_COPY_SECONDS = 0.5
+# streams of state at a time, each of which may keep a copy alive: others ask somebody else, or come again
+MAX_NEWCOMERS = 8
+# the stream of a newcomer that has lost its connection may last a little longer than that
+MAX_STREAMS_EACH = 2
 # a donor is asked for so many pieces at a time, if there are more
 PIECES_A_WISH = 2
 # a donor that has not yet made a step that others have made is asked again so often, for each answer costs it a copy
 BEHIND_SECONDS = 2.0
 MAX_TIMES_BEHIND = 4
+
+NOTHING_TO_GIVE: dict[str, Any] = {"step": -1, "branch": "", "layouts": []}
 
 # the state to hand to a newcomer, which does not change within the context; or None when there is nothing to give
 StateSource = Callable[[], AbstractContextManager[Snapshot] | None]
@@ -57,6 +63,7 @@ class StateSharing(DecentralizedAverager):
     _no_round: asyncio.Event
     _copy_lock: Lock
     _copy: asyncio.Future[Any] | None = None
+    _newcomers: Counter[str]
 
     def download_state(self, *donors: str, layouts: Sequence[Layout], timeout: float) -> Snapshot:
         """Fetch the training state from donors, each of which sends pieces of it as fast as it can.
@@ -84,7 +91,7 @@ class StateSharing(DecentralizedAverager):
         """Called by hivemind in the host process when a newcomer asks: a copy, or nothing if there is none."""
         lent = self._state_source() if self._state_source is not None else None
         if lent is None:
-            return {"step": -1, "branch": "", "layouts": []}, [], None
+            return NOTHING_TO_GIVE, [], None
         return *start_copying(lent, self._copy_lock), None
 
     # Everything below runs in the averager process.
@@ -109,9 +116,27 @@ class StateSharing(DecentralizedAverager):
 
         :param wishes: see `swarm.state_download`; each has numbers of pieces
         """
-        if not await self._gate.admits(str(context.remote_id)):
-            logger.warning("%s may not have our state", context.remote_id)
+        newcomer = str(context.remote_id)
+        if not await self._gate.admits(newcomer):
+            logger.warning("%s may not have our state", newcomer)
             return
+        if self._newcomers.total() >= MAX_NEWCOMERS or self._newcomers[newcomer] >= MAX_STREAMS_EACH:
+            nothing = self.serializer.dumps(NOTHING_TO_GIVE)
+            yield averaging_pb2.DownloadData(metadata=self.serializer.dumps([nothing, 0]))
+            await until_receiver_closes()
+            return
+        self._newcomers[newcomer] += 1
+        try:
+            async with contextlib.aclosing(self._hand_out(wishes, context)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            self._newcomers[newcomer] -= 1
+            self._newcomers = +self._newcomers  # without those that are gone
+
+    async def _hand_out(
+        self, wishes: AsyncIterator[runtime_pb2.ExpertRequest], context: P2PContext
+    ) -> AsyncGenerator[averaging_pb2.DownloadData, None]:
         described, tensors, _infos = await self._current_state()
         ahead = messages_ahead(self.bandwidth, PIECE_BYTES)
         yield averaging_pb2.DownloadData(metadata=self.serializer.dumps([described, ahead]))
@@ -136,10 +161,10 @@ class StateSharing(DecentralizedAverager):
         end = clock() + self._spec.download_timeout
         try:
             async for wish in aiter_with_timeout(wishes, self._spec.next_chunk_timeout):
-                for number in self.serializer.loads(wish.metadata):
-                    if clock() > end:
-                        logger.warning("%s had its time to fetch our state", context.remote_id)
-                        return
+                if clock() > end:
+                    logger.warning("%s had its time to fetch our state", context.remote_id)
+                    return
+                for number in self.serializer.loads(wish.metadata)[: AHEAD_MESSAGES[1]]:
                     yield number
         except asyncio.TimeoutError:
             logger.info("%s says no more what it wants of our state", context.remote_id)

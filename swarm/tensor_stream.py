@@ -65,6 +65,8 @@ class TensorCollector:
             self._complete_tensor()
         if not self._parts:
             self._check_layout(part)
+        elif not part.buffer:  # any number of them would fit
+            raise UnfitTensors("an empty message was sent")
         self._parts.append(part)
 
     def add_message(self, message: bytes) -> None:

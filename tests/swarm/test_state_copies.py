@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from hivemind.proto import runtime_pb2
+from hivemind.utils import MSGPackSerializer
 
 from swarm import state_sharing
-from swarm.state_sharing import StateSharing
+from swarm.packing import PIECE_BYTES
+from swarm.state_sharing import MAX_NEWCOMERS, MAX_STREAMS_EACH, StateSharing
 
 
 class Donor(StateSharing):
@@ -79,3 +87,66 @@ def test_a_copy_that_fails_is_tried_again_by_the_next(monkeypatch):
         return await ask(donor)
 
     assert asyncio.run(asyncio.wait_for(scenario(), timeout=10)) == 2
+
+
+class HandingOut(Donor):
+    """Hands one piece out, again and again."""
+
+    bandwidth = None
+
+    def __init__(self, download_timeout: float) -> None:
+        super().__init__()
+        self.ready.set()
+        self._newcomers, self._no_round, self._copy_lock = Counter(), asyncio.Event(), multiprocessing.Lock()
+        self._no_round.set()
+        self._gate: Any = SimpleNamespace(admits=self._admits)
+        self._spec: Any = SimpleNamespace(next_chunk_timeout=60.0, download_timeout=download_timeout)
+
+    async def _admits(self, _peer: str) -> bool:
+        return True
+
+    async def _get_current_state_from_host_process(self) -> tuple[bytes, list[Any], None]:
+        described = MSGPackSerializer.dumps({"step": 1, "branch": "", "layouts": []})
+        return described, [torch.zeros(PIECE_BYTES, dtype=torch.uint8), torch.tensor([PIECE_BYTES])], None
+
+    async def first_word(self, newcomer: str, open_streams: list[Any]) -> int:
+        """The step that a newcomer is told; its stream stays open."""
+        stream = self.rpc_download_pieces(silent(), SimpleNamespace(remote_id=newcomer))  # type: ignore[arg-type]
+        open_streams.append(stream)
+        described, _ahead = MSGPackSerializer.loads((await anext(stream)).metadata)
+        return MSGPackSerializer.loads(described)["step"]
+
+
+async def silent() -> AsyncIterator[runtime_pb2.ExpertRequest]:
+    await asyncio.Event().wait()
+    yield runtime_pb2.ExpertRequest()
+
+
+async def wishing_for_nothing() -> AsyncIterator[runtime_pb2.ExpertRequest]:
+    while True:
+        await asyncio.sleep(0.01)
+        yield runtime_pb2.ExpertRequest(metadata=MSGPackSerializer.dumps([]))
+
+
+def test_few_newcomers_are_served_at_a_time_and_others_told_to_come_again():
+    async def scenario() -> tuple[list[int], list[int], int]:
+        donor, streams = HandingOut(download_timeout=60.0), list[Any]()
+        one = [await donor.first_word("one", streams) for _ in range(MAX_STREAMS_EACH + 1)]
+        others = [await donor.first_word(f"other {n}", streams) for n in range(MAX_NEWCOMERS)]
+        for stream in streams:
+            await stream.aclose()
+        return one, others, await donor.first_word("later", streams)
+
+    one, others, later = asyncio.run(asyncio.wait_for(scenario(), timeout=30))
+    assert one == [1] * MAX_STREAMS_EACH + [-1]
+    assert others == [1] * (MAX_NEWCOMERS - MAX_STREAMS_EACH) + [-1] * MAX_STREAMS_EACH
+    assert later == 1
+
+
+def test_who_wishes_for_nothing_is_not_served_for_ever():
+    async def scenario() -> int:
+        donor = HandingOut(download_timeout=0.05)
+        context: Any = SimpleNamespace(remote_id="idle")
+        return len([message async for message in donor.rpc_download_pieces(wishing_for_nothing(), context)])
+
+    assert asyncio.run(asyncio.wait_for(scenario(), timeout=30)) == 1
