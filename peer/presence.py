@@ -16,7 +16,17 @@ from swarm.credentials import TicketRenewal
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.errors import OperationFailed
 from swarm.introductions import addresses_to_publish
-from swarm.records import DeviceReading, EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
+from swarm.records import (
+    MAX_LOSS,
+    MAX_MEASURE,
+    MAX_SPEED,
+    DeviceReading,
+    EvictionsRecord,
+    HeadRecord,
+    Lease,
+    PeerRecord,
+    SettingsRecord,
+)
 from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -198,7 +208,7 @@ class Presence:
             self.board.publish(self._peer_record(), timeout)
 
     def _lease(self) -> Lease:
-        now, activity = time.time(), self.activity
+        now, activity = time.time(), _publishable(self.activity)
         return Lease(
             run_id=self.board.run_id,
             issued=now,
@@ -217,7 +227,7 @@ class Presence:
         )
 
     def _peer_record(self) -> PeerRecord:
-        now, activity, what = time.time(), self.activity, self.description
+        now, activity, what = time.time(), _publishable(self.activity), self.description
         return PeerRecord(
             run_id=self.board.run_id,
             issued=now,
@@ -256,3 +266,14 @@ class Presence:
 def _worth_telling(activity: Activity) -> tuple[object, ...]:
     """What others must hear of at once when it changes."""
     return activity.state, activity.step, activity.branch, activity.departing
+
+
+def _publishable(activity: Activity) -> Activity:
+    """As near to what is as a record may say: a peer whose training has gone wrong must not fall silent for it."""
+    return replace(
+        activity,
+        samples_per_second=min(activity.samples_per_second, MAX_SPEED),
+        loss=None if activity.loss is None else min(activity.loss, MAX_LOSS),
+        round_seconds=min(activity.round_seconds, MAX_MEASURE),
+        text_position=min(activity.text_position, MAX_MEASURE),
+    )
