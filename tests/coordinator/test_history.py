@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.history import History, HistoryError
+from coordinator.history_export import csv_lines
 from coordinator.history_reader import HistoryReader
+from coordinator.replay import status_at
 from tests.coordinator.runs import T0, peer, run_status
 
 
@@ -189,6 +191,19 @@ def test_contributions_count_a_restarted_peer_on_top(history: History) -> None:
     history.record_status(run_status(peer(1, samples=60), peer(2, samples=7)), T0 + 86400)
     assert [row["samples"] for row in history.contributors()[1]] == [310, 7]
     assert [row["samples"] for row in history.contributors(since=T0 + 86400)[1]] == [10, 7]
+
+
+def test_contributions_beyond_64_bits_can_be_read(path: Path, history: History) -> None:
+    greatest = [peer(number, samples=2**63 - 1) for number in (1, 2)]
+    history.record_status(run_status(*greatest), T0)
+    history.record_status(
+        run_status(*(one.model_copy(update={"samples_contributed": 9}) for one in greatest)), T0 + 1
+    )
+    samples, peers = history.contributors()
+    assert samples >= 2**62
+    assert len(peers) == 2
+    assert len(list(csv_lines(path, "peers", 0.0, None))) == 3
+    assert len(status_at(path, T0 + 0.5, run_status()).peers) == 2
 
 
 def test_last_status_is_kept_for_a_replay(path: Path, history: History) -> None:
