@@ -1,14 +1,16 @@
 """Answers kept for a moment, encoded: fifty open pages ask the same questions and cost as much as one.
 
-Threads that ask what is being computed wait for it. A failed computation is not kept.
+Threads that ask what is being computed wait for it. A failed computation is not kept. Numbers that are not finite, as
+histories of earlier versions may hold, become null.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic_core import to_json
 
 
 @dataclass
@@ -39,8 +41,7 @@ class Answers:
             answer = self._answers.setdefault(question, _Answer())
         with answer.lock:
             if self._clock() >= answer.good_until:
-                text = json.dumps(compute(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-                answer.body = text.encode()
+                answer.body = to_json(compute(), inf_nan_mode="null")
                 answer.good_until = self._clock() + self._seconds
             return answer.body
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict, Parse
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
@@ -18,8 +18,7 @@ Kind = TypeVar("Kind", bound=Message)
 
 def to_message(model: BaseModel, message: Kind) -> Kind:
     """Fill a message from a model with fields of the same names; numbers that are not finite are left out."""
-    values = model.model_dump(mode="json", exclude_none=True)
-    return ParseDict(values, message)
+    return Parse(model.model_dump_json(exclude_none=True), message)
 
 
 def from_message(message: Message) -> dict[str, Any]:

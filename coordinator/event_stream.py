@@ -7,7 +7,6 @@ the tracker is.
 """
 
 import asyncio
-import json
 import logging
 import time
 import zlib
@@ -15,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from pydantic_core import to_json
 
 from coordinator.status import RunStatus
 
@@ -173,5 +174,5 @@ def _peer_change(
 
 
 def _event(name: str, data: dict[str, Any]) -> Message:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Message(f"event: {name}\ndata: {text}\n\n".encode())
+    # JSON has no infinities: a browser would refuse the whole message
+    return Message(b"event: %b\ndata: %b\n\n" % (name.encode(), to_json(data, inf_nan_mode="null")))

@@ -7,6 +7,7 @@ are written; nothing has to be computed when the page opens. Reading is `History
 """
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,8 @@ class History(HistoryReader):
         `received_fraction` (0 to 1) is what was really received, `failed_rounds` the attempts before this
         one, `reason` why it was partial or failed. Recording a step again replaces it.
         """
-        row = (global_step, time, loss, samples, group_size, peers_alive, received_fraction, seconds)
+        fraction, seconds = _finite(received_fraction), _finite(seconds)
+        row = (global_step, time, _finite(loss), samples, group_size, peers_alive, fraction, seconds)
         with self._transaction():
             self._writer.execute(
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -124,6 +126,7 @@ class History(HistoryReader):
         self, step: int, path: str, heldout_loss: float | None, digest: str, now: float
     ) -> None:
         """Append a checkpoint and its event."""
+        heldout_loss = _finite(heldout_loss)
         loss = "" if heldout_loss is None else f", held-out loss {heldout_loss:.3f}"
         data = {"step": step, "path": path, "heldout_loss": heldout_loss, "digest": digest}
         with self._transaction():
@@ -171,7 +174,8 @@ class History(HistoryReader):
         alive = [peer for peer in status.peers if peer.state not in AWAY_STATES]
         clients = sum(peer.client_mode for peer in alive)
         gpus = sum(peer.ranks for peer in alive if peer.device.startswith("cuda"))
-        row = (*(counts[state] for state in PEER_STATES), clients, gpus, status.samples_per_second)
+        speed = _finite(status.samples_per_second) or 0.0
+        row = (*(counts[state] for state in PEER_STATES), clients, gpus, speed)
         newest = (status.samples_total, status.samples_accumulated, status.global_step)
         for tier in TIERS:
             self._writer.execute(
@@ -208,3 +212,8 @@ class History(HistoryReader):
             self._writer.execute("DELETE FROM counts WHERE tier = ? AND t < ?", (tier, oldest))
         self._writer.execute("DELETE FROM events WHERE t < ?", (now - self._retention.events,))
         self._book.compact(now - self._retention.exact_intervals, self._retention.interval_resolution)
+
+
+def _finite(number: float | None) -> float | None:
+    """The number, or None for one that every sum and mean over its hour would become, and stay for ever."""
+    return number if number is not None and math.isfinite(number) else None

@@ -29,8 +29,8 @@ QUERIES: dict[Table, str] = {
     "events": "SELECT id, t, kind, peer_id, sentence FROM events LEFT JOIN peers USING (peer_no) "
     "WHERE t >= :start AND t < :end ORDER BY id",
     "peers": "SELECT peer_id, name, device, hardware, version, ranks, client_mode, first_seen, last_seen, "
-    "(SELECT sum(samples) FROM contributions c WHERE c.peer_no = peers.peer_no) AS samples FROM peers "
-    "WHERE first_seen < :end ORDER BY first_seen",
+    "(SELECT CAST(total(samples) AS INTEGER) FROM contributions c WHERE c.peer_no = peers.peer_no) AS samples "
+    "FROM peers WHERE first_seen < :end ORDER BY first_seen",
     "stays": f"SELECT peer_id, name, started, ended, CASE state {STATE_NAMES} END AS state FROM intervals "
     "JOIN peers USING (peer_no) WHERE started < :end AND (ended > :start OR ended IS NULL) "
     "ORDER BY peer_no, started",

@@ -165,11 +165,12 @@ class HistoryReader:
     def contributors(self, since: float | None = None, limit: int = 100) -> tuple[int, list[dict]]:
         """All samples, and the peers who gave most; over the run or the days (UTC) from `since` on."""
         day = int((since or 0.0) // DAY)
-        total = "SELECT COALESCE(sum(samples), 0) FROM contributions WHERE day >= ?"
+        # of total(), unlike of sum(), a number beyond 64 bits is no error: earlier versions believed every count
+        total = "SELECT CAST(total(samples) AS INTEGER) FROM contributions WHERE day >= ?"
         with self._reading() as db:
             return db.execute(total, (day,)).fetchone()[0], _records(
                 db,
-                "SELECT peer_id, name, device, hardware, sum(samples) AS samples FROM contributions "
+                "SELECT peer_id, name, device, hardware, CAST(total(samples) AS INTEGER) AS samples FROM contributions "
                 "JOIN peers USING (peer_no) WHERE day >= ? GROUP BY peer_no ORDER BY samples DESC LIMIT ?",
                 (day, limit),
             )

@@ -18,7 +18,7 @@ COUNT_AT = (
 )
 PEERS_AT = (
     "SELECT peer_id, name, device, hardware, version, ranks, client_mode, state, "
-    "COALESCE((SELECT sum(samples) FROM contributions c WHERE c.peer_no = peers.peer_no AND c.day <= :day), 0) "
+    "(SELECT CAST(total(samples) AS INTEGER) FROM contributions c WHERE c.peer_no = peers.peer_no AND c.day <= :day) "
     "AS samples FROM intervals JOIN peers USING (peer_no) "
     "WHERE started <= :t AND (ended > :t OR ended IS NULL) AND first_seen <= :t ORDER BY first_seen"
 )

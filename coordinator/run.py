@@ -47,6 +47,7 @@ from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.step_recorder import StepRecorder
 from coordinator.totals import Totals
 from coordinator.tracker import Tracker
+from coordinator.tracker_thread import TrackerThread
 from data_prep.tokenizer import load_tokenizer
 from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
 from swarm.admission import Admission
@@ -55,7 +56,7 @@ from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedMan
 from swarm.clock import SwarmView
 from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import ArtelError, BadInput, OperationFailed
+from swarm.errors import ArtelError, BadInput
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.probe import ProbeServer
@@ -287,7 +288,6 @@ class _Coordinator:
         period = min(1.0, spec.leases.period)
         self.keeping = KeeperThread(self.keeper, self.tracker, self._announce, self._checkpoint_made, period)
         self.publisher = Publisher.of(spec, directory, self._announce)
-        self._tracker_error: Exception | None = None
 
     @property
     def controlled(self) -> ControlledRun:
@@ -325,7 +325,7 @@ class _Coordinator:
         """Track and keep until told to stop; raises `ArtelError` if the beginning or the tracker fails."""
         self.say = say
         self._show_checkpoints()
-        tracking = threading.Thread(target=self._track, args=(stop,), name="tracker", daemon=True)
+        tracking = TrackerThread(self._track_once, min(LOOK_SECONDS, self.spec.leases.period), stop)
         tracking.start()
         try:
             self._begin()
@@ -334,11 +334,7 @@ class _Coordinator:
             stop.set()
             self.keeping.stop(timeout=KEEPER_END_SECONDS)
             tracking.join(timeout=10)
-        if self._tracker_error is not None:
-            words = str(self._tracker_error) or type(self._tracker_error).__name__
-            raise OperationFailed(
-                f"the tracker has failed ({words}): start the coordinator again, it goes on from its last state"
-            ) from self._tracker_error
+        tracking.require_sound()
         self._track_once()  # the last checkpoint may be newer than the last status
 
     def _begin(self) -> None:
@@ -410,19 +406,6 @@ class _Coordinator:
             "train_curve": _curve(zip(steps["global_step"], steps["loss"], strict=True)),
             "heldout_curve": _curve(heldout),
         }
-
-    def _track(self, stop: threading.Event) -> None:
-        period = min(LOOK_SECONDS, self.spec.leases.period)
-        try:
-            while not stop.is_set():
-                started = time.monotonic()
-                self._track_once()
-                # from beginning to beginning; a machine that is too slow for it must not spend all its time here
-                stop.wait(max(period / 4, started + period - time.monotonic()))
-        except Exception as error:  # a page that stands still must not look like a run: `serve` raises it
-            self._tracker_error = error
-        finally:
-            stop.set()
 
     def _track_once(self) -> None:
         self.tracker.finished = self.keeper.finished

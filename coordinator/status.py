@@ -5,9 +5,9 @@ dashboard needs besides are appended after them and always have a default. Numbe
 become null in JSON.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from swarm.records import DeviceReading
 from swarm.trouble import describe_trouble
@@ -17,6 +17,9 @@ RunState = Literal["waiting", "training", "stalled", "finished"]
 
 PEER_STATES: tuple[PeerState, ...] = get_args(PeerState)
 AWAY_STATES: tuple[PeerState, ...] = ("leaving", "lost")
+
+# null is read as what is not known, since that is how a rate that is not finite was written
+Rate = Annotated[float, BeforeValidator(lambda value: 0.0 if value is None else value)]
 
 
 class PeerStatus(BaseModel):
@@ -29,7 +32,7 @@ class PeerStatus(BaseModel):
     state: PeerState
     device: str = ""
     ranks: int = 1
-    samples_per_second: float = 0.0
+    samples_per_second: Rate = 0.0
     samples_contributed: int = 0
     global_step: int = 0
     loss: float | None = None
@@ -92,7 +95,7 @@ class RunStatus(BaseModel):
     global_step: int = 0
     target_batch_size: int = 1
     peers_online: int = 0
-    samples_per_second: float = 0.0
+    samples_per_second: Rate = 0.0
     samples_total: int = 0
     goodput: float | None = None
     train_loss: float | None = None

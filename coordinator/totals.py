@@ -6,6 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swarm.records import MAX_COUNT
+
+# what SQLite and the control API count with
+MAX_TOTAL = 2**63 - 1
+
 
 class Counters(BaseModel):
     """Samples of one peer, or of all.
@@ -31,6 +36,10 @@ class Counters(BaseModel):
         return Counters(
             **{name: getattr(self, name) - getattr(other, name) for name in Counters.model_fields}
         )
+
+    def at_most(self, most: int) -> Counters:
+        """These, none above `most`."""
+        return Counters(**{name: min(getattr(self, name), most) for name in Counters.model_fields})
 
     def fell_below(self, other: Counters) -> bool:
         """Whether any counter is lower than it was: its peer has been restarted."""
@@ -64,17 +73,31 @@ class Totals(BaseModel):
     last: dict[str, Counters] = {}
 
     def count(self, peer_id: str, now: Counters) -> None:
-        """Add what a peer's counters have grown by; a counter that fell belongs to a restarted peer."""
+        """Add what a peer's counters have grown by; a counter that fell belongs to a restarted peer.
+
+        However often it falls, no peer comes to more than one process can count to, and sums end at `MAX_TOTAL`.
+        """
         before = self.last.get(peer_id, Counters())
         growth = now if now.fell_below(before) else now - before
-        self.all += growth
-        self.by_peer[peer_id] = self.by_peer.get(peer_id, Counters()) + growth
+        had = self.by_peer.get(peer_id, Counters())
+        has = (had + growth).at_most(MAX_COUNT)
+        self.all = (self.all + (has - had)).at_most(MAX_TOTAL)
+        self.by_peer[peer_id] = has
         self.last[peer_id] = now
 
     @classmethod
     def load(cls, path: Path) -> Totals:
-        """Totals kept by an earlier coordinator; zero if there are none that can be read."""
+        """Totals kept by an earlier coordinator; zero if there are none that can be read.
+
+        Earlier versions believed every count: peers that claimed more than any can have are left out.
+        """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            totals = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             return cls()
+        believable = {peer: has for peer, has in totals.by_peer.items() if has == has.at_most(MAX_COUNT)}
+        if len(believable) == len(totals.by_peer):
+            return totals
+        return cls(
+            all=sum(believable.values(), Counters()).at_most(MAX_TOTAL), by_peer=believable, last=totals.last
+        )

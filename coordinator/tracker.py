@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from coordinator.lineage import Lineage
 from coordinator.status import CheckpointStatus, PeerStatus, RunState, RunStatus
-from coordinator.totals import Counters, Totals
+from coordinator.totals import MAX_TOTAL, Counters, Totals
 from swarm.clock import SwarmView, make_view
 from swarm.dht import RecordBoard
 from swarm.records import HeadRecord, Lease, PeerRecord
@@ -210,7 +210,7 @@ class Tracker:
 
     def _pending(self, step: int) -> int:
         """Samples accumulated for the step in progress."""
-        return self.view.samples_at(step, self.view.leading_branch(step) or "")
+        return min(MAX_TOTAL, self.view.samples_at(step, self.view.leading_branch(step) or ""))
 
     def _peer_status(self, peer_id: str, known: _Known, now: float) -> PeerStatus:
         record, lease = known.record, self._leases.get(peer_id)

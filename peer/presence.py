@@ -6,9 +6,11 @@ The training loop says what it is doing (`update`) and looks at the last picture
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from swarm.clock import HEAD_FRESH_SECONDS, SwarmView, make_view
@@ -16,7 +18,17 @@ from swarm.credentials import TicketRenewal
 from swarm.dht import CALL_TIMEOUT_SECONDS, RecordBoard
 from swarm.errors import OperationFailed
 from swarm.introductions import addresses_to_publish
-from swarm.records import DeviceReading, EvictionsRecord, HeadRecord, Lease, PeerRecord, SettingsRecord
+from swarm.records import (
+    MAX_LOSS,
+    MAX_MEASURE,
+    MAX_SPEED,
+    DeviceReading,
+    EvictionsRecord,
+    HeadRecord,
+    Lease,
+    PeerRecord,
+    SettingsRecord,
+)
 from swarm.settings import SettingsBook
 from swarm.spec import RunSpec
 from swarm.states import PeerState
@@ -31,6 +43,8 @@ LOOKING_SHARE = 0.1
 CONTACT_RENEWAL_SECONDS = 5.0
 # a silent DHT must not eat up a departing peer's grace period
 WITHDRAWAL_SECONDS = 0.6
+# one look that fails costs nothing; when none has gone well for so long, the peer ends and says why
+FAILING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,10 @@ class Presence:
         self._leases: dict[str, Lease] = {}
         self._addresses = () if description.client_mode else addresses_to_publish(board.dht)
         self._look_took = 0.0
+        # since when no look has gone well, and what went wrong first
+        self._failing: tuple[float, Exception] | None = None
+        self._look_failed = False
+        self._renewals, self._told = 0, -1
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -106,13 +124,19 @@ class Presence:
         """The swarm as of a moment ago, with our own activity as of now."""
         return self._make_view()
 
-    def require_admitted(self) -> None:
-        """Raise `OperationFailed` if our admission to the run has been ended."""
+    def require_present(self) -> None:
+        """Raise `OperationFailed` if our admission to the run has been ended, or we cannot follow the swarm."""
         evicted = self.peer_id in self.board.admission.evicted
         refusal = self._renewal.refusal if self._renewal is not None else ""
         if evicted or refusal:
             reason = refusal or "a coordinator of the run has evicted this peer"
             raise OperationFailed(f"{reason}: ask the run's operator")
+        since, error = self._failing or (math.inf, None)
+        if time.monotonic() - since > FAILING_SECONDS:
+            raise OperationFailed(
+                f"this peer has not been able to follow the swarm for {FAILING_SECONDS:.0f} s ({error!r}): join "
+                "again, with --debug to see where it fails"
+            ) from error
 
     def start(self) -> None:
         """Publish ourselves, look around once, and go on doing both in the background."""
@@ -148,26 +172,57 @@ class Presence:
         self._publish(with_record=True, timeout=WITHDRAWAL_SECONDS)
 
     def _run(self) -> None:
-        period = self.spec.leases.period
-        next_lease, next_contact, next_settings, renewals, told = 0.0, 0.0, 0.0, 0, -1
+        next_lease = next_contact = next_settings = 0.0
         while not self._stopped.is_set():
-            if woken := self._wake.wait(self._seconds_to_next_look()):
+            # each for itself: whatever fails, the lease is renewed, for a peer without one is alone
+            self._look_failed, near = False, False
+            pause = self.spec.leases.period / VIEW_REFRESHES_PER_LEASE
+            with self._going_on():
+                pause = self._seconds_to_next_look()
+            if woken := self._wake.wait(pause):
                 self._wake.clear()
-            activity = self.activity
-            target = self.settings.at(activity.step).target_batch_size
-            near = self.view.is_near(activity.step, activity.branch, target) and activity.samples != told
+            with self._going_on():
+                near = self._has_news_for_a_near_step()
             if woken or near or time.monotonic() >= next_lease:
-                renewals, told = renewals + 1, activity.samples
-                self._publish(with_record=woken or renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
-                next_lease = time.monotonic() + period
+                with self._going_on():
+                    self._renew(at_once=woken)
+                next_lease = time.monotonic() + self.spec.leases.period
             if time.monotonic() >= next_settings:
-                self._read_settings()
-                self._attend_to_admission()
-                next_settings = time.monotonic() + period
+                with self._going_on():
+                    self._read_settings()
+                    self._attend_to_admission()
+                next_settings = time.monotonic() + self.spec.leases.period
             if time.monotonic() >= next_contact:
-                self.board.renew_contacts()
+                with self._going_on():
+                    self.board.renew_contacts()
                 next_contact = time.monotonic() + CONTACT_RENEWAL_SECONDS
-            self.refresh()
+            with self._going_on():
+                self.refresh()
+            if not self._look_failed:
+                self._failing = None
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Whatever fails is logged and tried again; `require_present` ends the peer if that does not help."""
+        try:
+            yield
+        except Exception as error:
+            logger.warning("following the swarm failed (%r) and is tried again; --debug shows where", error)
+            logger.debug("it failed here", exc_info=True)
+            self._look_failed = True
+            self._failing = self._failing or (time.monotonic(), error)
+
+    def _has_news_for_a_near_step(self) -> bool:
+        """Whether everyone should hear our samples now, because the step is about to be due."""
+        activity = self.activity
+        if activity.samples == self._told:
+            return False
+        target = self.settings.at(activity.step).target_batch_size
+        return self.view.is_near(activity.step, activity.branch, target)
+
+    def _renew(self, at_once: bool) -> None:
+        self._renewals, self._told = self._renewals + 1, self.activity.samples
+        self._publish(with_record=at_once or self._renewals % LEASE_RENEWALS_PER_PEER_RECORD == 0)
 
     def _seconds_to_next_look(self) -> float:
         """Seldom while the step is far, often when it is near: so that all begin it together."""
@@ -198,7 +253,7 @@ class Presence:
             self.board.publish(self._peer_record(), timeout)
 
     def _lease(self) -> Lease:
-        now, activity = time.time(), self.activity
+        now, activity = time.time(), _publishable(self.activity)
         return Lease(
             run_id=self.board.run_id,
             issued=now,
@@ -217,7 +272,7 @@ class Presence:
         )
 
     def _peer_record(self) -> PeerRecord:
-        now, activity, what = time.time(), self.activity, self.description
+        now, activity, what = time.time(), _publishable(self.activity), self.description
         return PeerRecord(
             run_id=self.board.run_id,
             issued=now,
@@ -256,3 +311,14 @@ class Presence:
 def _worth_telling(activity: Activity) -> tuple[object, ...]:
     """What others must hear of at once when it changes."""
     return activity.state, activity.step, activity.branch, activity.departing
+
+
+def _publishable(activity: Activity) -> Activity:
+    """As near to what is as a record may say: a peer whose training has gone wrong must not fall silent for it."""
+    return replace(
+        activity,
+        samples_per_second=min(activity.samples_per_second, MAX_SPEED),
+        loss=None if activity.loss is None else min(activity.loss, MAX_LOSS),
+        round_seconds=min(activity.round_seconds, MAX_MEASURE),
+        text_position=min(activity.text_position, MAX_MEASURE),
+    )

@@ -67,7 +67,7 @@ class Synchronizer:
         started, attempt = time.monotonic(), 0
         self.presence.update(state=PeerState.SYNCING, step=self.state.step, samples=0)
         while not self.stop.is_set():
-            self.presence.require_admitted()
+            self.presence.require_present()
             donor = self._try_once(self.presence.refresh(), force)
             if donor is not _NO_DONOR:
                 self.trusted_own_state = True

@@ -96,7 +96,7 @@ class TrainingLoop:
                 return "the run is finished"
             if stop_after_steps is not None and self.steps_made >= stop_after_steps:
                 return f"made {self.steps_made} global steps as asked"
-            self.presence.require_admitted()
+            self.presence.require_present()
             if not self.stepper.busy and (reason := self._why_reload()) is not None:
                 self._reload(reason)
                 continue

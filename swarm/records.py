@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.admission import Admission
 from swarm.identity import SIGNATURE_BYTES, Identity, verify
-from swarm.settings import MAX_ENTRIES, SettingsEntry
+from swarm.settings import MAX_ENTRIES, SettingsEntry, Step
 from swarm.states import PeerState
 from swarm.ticket import PeerIdText, Ticket, Warrant
 from swarm.warrant import is_warranted
@@ -40,8 +40,24 @@ CLOCK_TOLERANCE_SECONDS = 3.0
 # of a few thousand peers, at a kilobyte each
 REMEMBERED_RECORDS = 8192
 
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Bounds on what a peer says of itself: far beyond what any can do, yet whatever is computed from the records of
+# thousands of peers stays finite, and within 64 bits.
+# A node of 16 GPUs makes some ten thousand samples a second; it counts for decades until it is there.
+MAX_SPEED = 1e6
+MAX_COUNT = 2**44 - 1
+# a round a second for a century
+MAX_ROUNDS = 2**32 - 1
+MAX_GROUP = 2**14
+# of logits in fp16 it is below 1.4e5, however wrong the model
+MAX_LOSS = 1e6
+# seconds of a round, watts, epochs
+MAX_MEASURE = 1e9
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Rounds = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+Speed = Annotated[float, Field(ge=0, le=MAX_SPEED, allow_inf_nan=False)]
+Loss = Annotated[float, Field(ge=-MAX_LOSS, le=MAX_LOSS, allow_inf_nan=False)]
+Measure = Annotated[float, Field(ge=0, le=MAX_MEASURE, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=200)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LISTEN_ADDRESS = r"^/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,64}/(tcp|udp)/\d{1,5}(/[a-z0-9-]{1,16}){0,2}$"
@@ -75,15 +91,15 @@ class Lease(_Record):
     kind: Literal["leases"] = "leases"
 
     state: Annotated[PeerState, Field(strict=False)]
-    step: Count
+    step: Step
     samples: Count
     samples_computed: Count = 0
-    samples_per_second: Rate = 0.0
+    samples_per_second: Speed = 0.0
     client_mode: bool = False
     branch: Branch = ""
     departing: bool = False
     addresses: Annotated[tuple[ListenAddress, ...], Field(max_length=MAX_ADDRESSES)] = ()
-    text_position: Rate = 0.0
+    text_position: Measure = 0.0
     ticket: Ticket | None = None
 
 
@@ -98,7 +114,7 @@ class DeviceReading(BaseModel):
 
     utilization: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     memory: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-    power: Rate | None = None
+    power: Measure | None = None
     temperature: Annotated[float, Field(ge=-100, le=1000, allow_inf_nan=False)] | None = None
 
 
@@ -114,25 +130,25 @@ class PeerRecord(_Record):
     device: ShortText
     ranks: Annotated[int, Field(ge=1, le=4096)] = 1
     client_mode: bool = False
-    global_step: Count
-    samples_per_second: Rate = 0.0
+    global_step: Step
+    samples_per_second: Speed = 0.0
     samples_contributed: Count = 0
     samples_computed: Count = 0
-    loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    loss: Loss | None = None
     # of the last global step: members of the group, share of the average that arrived, seconds it took
-    round_group: Count = 0
+    round_group: Annotated[int, Field(ge=0, le=MAX_GROUP)] = 0
     round_received: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    round_seconds: Rate = 0.0
-    rounds_partial: Count = 0
-    rounds_failed: Count = 0
+    round_seconds: Measure = 0.0
+    rounds_partial: Rounds = 0
+    rounds_failed: Rounds = 0
     # samples computed here that another peer took over, and the other way round
     samples_handed_over: Count = 0
     samples_taken_over: Count = 0
     # how often the state had to be fetched again, by reason
-    reloads: Annotated[dict[ShortText, Count], Field(max_length=8)] = {}
+    reloads: Annotated[dict[ShortText, Rounds], Field(max_length=8)] = {}
     last_error: ShortText = ""
     # rounds in which others sent or returned what cannot be a gradient, by peer id
-    offences: Annotated[dict[PeerIdText, Count], Field(max_length=8)] = {}
+    offences: Annotated[dict[PeerIdText, Rounds], Field(max_length=8)] = {}
     ticket: Ticket | None = None
     # one per accelerator; nothing of CPUs
     devices: Annotated[tuple[DeviceReading, ...], Field(max_length=MAX_DEVICES)] = ()
@@ -149,12 +165,12 @@ class HeadRecord(_Record):
     KIND = "head"
     kind: Literal["head"] = "head"
 
-    step: Count
+    step: Step
     branch: Branch = ""
     reached: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     state_digest: Hex
     # mean loss over the first held-out rows, by which others recognise a later state; unknown at first
-    probe_loss: Rate | None = None
+    probe_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     finished: bool = False
     warrant: Warrant = ""
 

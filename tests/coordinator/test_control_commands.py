@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from coordinator import control_pb2
 from coordinator.checkpoints import Checkpoint
 from coordinator.cli import app
 from coordinator.control_commands import parse_settings
+from coordinator.control_messages import to_message
 from coordinator.control_server import ControlServer, Tls
 from coordinator.control_service import SERVICE, ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
@@ -258,7 +261,6 @@ def test_numbers_are_read_as_what_they_are():
 
 def test_messages_have_the_fields_of_the_models():
     """The conversion is by name: a field of one side only would be lost or refused."""
-    from coordinator import control_pb2
     from coordinator.status import PeerStatus, RunStatus
     from swarm.settings import RunSettings
 
@@ -270,6 +272,15 @@ def test_messages_have_the_fields_of_the_models():
     )
     for model, message in pairs:
         assert set(model.model_fields) == set(message.DESCRIPTOR.fields_by_name)
+
+
+def test_numbers_that_are_not_finite_are_left_out_of_messages():
+    status = run_status(peer(1, loss=math.nan, samples_per_second=math.inf), train_loss=math.inf)
+    message = to_message(status, control_pb2.Run())
+    assert (message.samples_per_second, message.peers[0].samples_per_second) == (0.0, 0.0)
+    assert not message.HasField("train_loss")
+    assert not message.peers[0].HasField("loss")
+    assert message.peers[0].name == "otter-1"
 
 
 def test_the_generated_code_is_of_this_description(tmp_path):

@@ -28,6 +28,7 @@ from coordinator.cli import main; main()
 
 # with a tracker that fails at its third look
 TRACKER_FAILS = """
+from coordinator import tracker_thread
 from coordinator.cli import main
 from coordinator.tracker import Tracker
 
@@ -40,6 +41,7 @@ def failing(tracker):
     return poll(tracker)
 
 Tracker.poll = failing
+tracker_thread.PATIENCE_SECONDS = 2.0
 main()
 """
 LISTEN = ["--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0"]
@@ -170,7 +172,7 @@ def test_a_coordinator_whose_checkpoint_process_does_not_start_says_so_in_a_line
 
 
 @pytest.mark.heavy
-def test_a_coordinator_whose_tracker_fails_ends_and_says_so_in_a_line(make_swarm, make_spec):
+def test_a_coordinator_whose_tracker_fails_for_good_ends_and_says_so_in_a_line(make_swarm, make_spec):
     """A page that stands still must not look like a run."""
     swarm = make_swarm(make_spec())
     arguments = ["run", str(swarm.spec_path), "--run-dir", str(swarm.run_dir)]

@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import json
+import math
 import re
 import socket
+import sqlite3
 import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -195,6 +198,33 @@ def test_replay_serves_a_finished_run(history: History) -> None:
         assert httpx.get(f"{server.address}/api/stream").status_code == 404
     finally:
         server.stop()
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_the_stream_is_json_whatever_the_numbers_are() -> None:
+    async def watch() -> bytes:
+        status = run_status(peer(1, loss=math.inf, samples_per_second=math.nan), generated_at=T0)
+        broadcaster = Broadcaster(lambda: status)
+        ticking = asyncio.create_task(broadcaster.run())
+        message = await anext(broadcaster.subscribe())
+        ticking.cancel()
+        return message
+
+    status = json.loads(asyncio.run(watch()).partition(b"data: ")[2], parse_constant=refuse)["status"]
+    assert (status["samples_per_second"], status["peers"][0]["loss"]) == (None, None)
+
+
+def test_a_history_that_holds_numbers_that_are_not_finite_is_shown(
+    history: History, server: DashboardServer
+) -> None:
+    with closing(sqlite3.connect(history.path)) as db, db:
+        db.execute("UPDATE counts SET samples_per_second = 9e999")
+    answer = httpx.get(f"{server.address}/api/counts", params={"last": 3600})
+    assert answer.status_code == 200
+    assert set(answer.json()["samples_per_second"]) == {None}
 
 
 def test_a_viewer_that_falls_behind_gets_a_new_snapshot() -> None:

@@ -1,5 +1,6 @@
 """The history survives kills, restarts and damage, and answers what it was told."""
 
+import math
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.history import History, HistoryError
+from coordinator.history_export import csv_lines
 from coordinator.history_reader import HistoryReader
+from coordinator.replay import status_at
 from tests.coordinator.runs import T0, peer, run_status
 
 
@@ -189,6 +192,39 @@ def test_contributions_count_a_restarted_peer_on_top(history: History) -> None:
     history.record_status(run_status(peer(1, samples=60), peer(2, samples=7)), T0 + 86400)
     assert [row["samples"] for row in history.contributors()[1]] == [310, 7]
     assert [row["samples"] for row in history.contributors(since=T0 + 86400)[1]] == [10, 7]
+
+
+def test_contributions_beyond_64_bits_can_be_read(path: Path, history: History) -> None:
+    greatest = [peer(number, samples=2**63 - 1) for number in (1, 2)]
+    history.record_status(run_status(*greatest), T0)
+    history.record_status(
+        run_status(*(one.model_copy(update={"samples_contributed": 9}) for one in greatest)), T0 + 1
+    )
+    samples, peers = history.contributors()
+    assert samples >= 2**62
+    assert len(peers) == 2
+    assert len(list(csv_lines(path, "peers", 0.0, None))) == 3
+    assert len(status_at(path, T0 + 0.5, run_status()).peers) == 2
+
+
+def test_numbers_that_are_not_finite_are_not_kept(history: History) -> None:
+    history.record_status(run_status(peer(1, samples_per_second=math.inf)), T0)
+    history.record_status(run_status(peer(1)), T0 + 1)
+    history.record_step(1, T0, math.inf, 64, 1, received_fraction=math.nan, seconds=math.inf)
+    history.record_step(2, T0 + 1, 5.0, 64, 1, received_fraction=1.0, seconds=2.0)
+    history.record_checkpoint(2, "checkpoints/step-00000002", math.inf, "sha256:ab", T0 + 1)
+    assert history.counts(T0)["samples_per_second"] == [0.0, 10.0]
+    hour = history.steps(T0, T0 + 3600 * 1000)
+    assert (hour["loss"], hour["received_fraction"], hour["seconds"]) == ([5.0], [1.0], [2.0])
+    assert history.checkpoints()[0]["heldout_loss"] is None
+
+
+def test_a_status_kept_with_a_rate_that_was_not_finite_is_read(path: Path, history: History) -> None:
+    history.record_status(run_status(peer(1, samples_per_second=math.inf), samples_per_second=math.inf), T0)
+    history.close()
+    status = HistoryReader(path).last_status()
+    assert status is not None
+    assert (status.samples_per_second, status.peers[0].samples_per_second) == (0.0, 0.0)
 
 
 def test_last_status_is_kept_for_a_replay(path: Path, history: History) -> None:

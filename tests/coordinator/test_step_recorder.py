@@ -127,3 +127,12 @@ def test_a_gpu_is_told_by_its_name_and_counted(watched):
     (peer,) = watched.tracker.status.peers
     assert (peer.device, peer.hardware) == ("cuda", "Tesla T4")
     assert watched.history.counts(0.0)["gpus"] == [1]
+
+
+def test_more_samples_than_a_database_can_hold_are_recorded_as_what_it_holds(watched):
+    for name in "abc":
+        watched.board.say(name, 1, record=False)
+        leases = watched.board.records[Lease]
+        leases[name] = leases[name].model_copy(update={"samples": 2**62})
+    watched.look()
+    assert watched.history.counts(0.0)["samples_accumulated"] == [2**63 - 1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.totals import Counters, Totals
+from coordinator.totals import MAX_TOTAL, Counters, Totals
+from swarm.records import MAX_COUNT
 
 
 def test_goodput_counts_what_was_handed_over_for_the_one_who_computed_it():
@@ -42,3 +43,30 @@ def test_totals_outlive_the_coordinator_and_a_broken_file_starts_from_zero(tmp_p
 
 def test_nothing_computed_has_no_goodput():
     assert Counters().goodput(pending=0) is None
+
+
+def test_a_counter_that_jumps_up_and_down_adds_no_more_than_one_process_can_count():
+    totals = Totals()
+    totals.count("honest", Counters(contributed=8))
+    for _ in range(100):
+        totals.count("liar", Counters(contributed=MAX_COUNT))
+        totals.count("liar", Counters(contributed=0))
+    assert totals.all.contributed == MAX_COUNT + 8
+
+
+def test_sums_end_at_what_a_database_holds():
+    totals = Totals(all=Counters(contributed=MAX_TOTAL - 3))
+    totals.count("peer", Counters(contributed=8))
+    assert totals.all.contributed == MAX_TOTAL
+
+
+def test_kept_totals_that_nobody_can_have_reached_are_left_out(tmp_path):
+    honest, liar = Counters(computed=5, contributed=4), Counters(contributed=2**53 - 1)
+    by_peer = {"honest": honest, **{f"liar-{number}": liar for number in range(1025)}}
+    kept = Totals(all=Counters(contributed=1025 * (2**53 - 1) + 4), by_peer=by_peer, last=by_peer)
+    path = tmp_path / "totals.json"
+    path.write_text(kept.model_dump_json())
+    totals = Totals.load(path)
+    assert (totals.all, totals.by_peer) == (honest, {"honest": honest})
+    totals.count("liar-0", liar)
+    assert totals.all == honest

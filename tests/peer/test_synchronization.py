@@ -47,7 +47,7 @@ def presence_of(view: SwarmView) -> SimpleNamespace:
         view=view,
         peer_id=Identity.generate().peer_id,
         refresh=lambda: view,
-        require_admitted=lambda: None,
+        require_present=lambda: None,
         update=lambda **_changes: None,
     )
 

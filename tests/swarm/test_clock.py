@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from swarm.clock import SwarmView, make_view
-from swarm.records import HeadRecord, Lease
+from swarm.records import MAX_COUNT, MAX_LIFETIME_SECONDS, MAX_SPEED, HeadRecord, Lease
 from swarm.spec import RunSpec
 from swarm.states import PeerState
 
@@ -74,6 +76,14 @@ def test_a_step_is_near_by_each_peers_speed_but_due_by_real_counts_only():
     assert not seen.is_near(5, "", target_batch_size=41)
     assert not seen.is_due(5, "", target_batch_size=40)
     assert seen.samples_at(5, "") == 10
+
+
+def test_the_greatest_claim_that_a_lease_can_make_is_computed_with():
+    greatest = lease(samples=MAX_COUNT, speed=MAX_SPEED, age=3.0, life=MAX_LIFETIME_SECONDS)
+    seen = view(liar=greatest, honest=lease(samples=1))
+    assert seen.is_near(5, "", 40)
+    assert seen.seconds_until_due(5, "", 40) == 0.0
+    assert math.isfinite(seen.weights_at(5, "", 40)["liar"])
 
 
 def test_who_averages_is_not_projected():

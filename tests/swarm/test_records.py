@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from swarm.admission import Admission
 from swarm.identity import Identity, verify
-from swarm.records import HeadRecord, Lease, RunRecordValidator, dht_key, pack_record, unpack_record
+from swarm.records import (
+    DeviceReading,
+    HeadRecord,
+    Lease,
+    PeerRecord,
+    RunRecordValidator,
+    dht_key,
+    pack_record,
+    unpack_record,
+)
 from swarm.states import PeerState
 
 RUN = "run-0123"
@@ -103,6 +112,10 @@ def test_only_a_coordinator_may_publish_a_head():
         {"step": -1},
         {"samples": "8"},
         {"expires": float("nan")},
+        {"samples": 2**53 - 1},
+        {"samples_computed": 2**53 - 1},
+        {"samples_per_second": 1e300},
+        {"text_position": 1e300},
         {"state": "asleep"},
         {"addresses": ("127.0.0.1:80",)},
         {"addresses": ("/ip4/192.0.2.1/tcp/1",) * 5},
@@ -112,6 +125,38 @@ def test_only_a_coordinator_may_publish_a_head():
 def test_impossible_values_cannot_be_written(changes):
     with pytest.raises(ValueError, match="validation error"):
         lease(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"samples_per_second": 1.7e308},
+        {"loss": 1.7e308},
+        {"loss": -1.7e308},
+        {"round_seconds": 1e300},
+        {"round_group": 2**53 - 1},
+        {"rounds_failed": 2**53 - 1},
+        {"samples_contributed": 2**53 - 1},
+        {"reloads": {"fell behind": 2**53 - 1}},
+        {"devices": (DeviceReading.model_construct(utilization=0.0, memory=0.0, power=1e300),)},
+    ],
+)
+def test_what_no_peer_can_do_is_refused_at_the_door(changes):
+    now = time.time()
+    claim = PeerRecord(
+        run_id=RUN,
+        issued=now,
+        expires=now + 10,
+        name="liar",
+        version="1",
+        state=PeerState.TRAINING,
+        device="cpu",
+        global_step=1,
+    )
+    honest = pack_record(claim, ALICE)
+    assert unpack_record(PeerRecord, honest, ALICE.peer_id, RUN) is not None
+    forged = pack_record(claim.model_copy(update=changes), ALICE)
+    assert unpack_record(PeerRecord, forged, ALICE.peer_id, RUN) is None
 
 
 def test_an_identity_survives_its_file(tmp_path):
