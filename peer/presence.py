@@ -109,6 +109,7 @@ class Presence:
         self._heads: dict[str, HeadRecord] = {}
         self._leases: dict[str, Lease] = {}
         self._addresses = () if description.client_mode else addresses_to_publish(board.dht)
+        self._disregarded: dict[str, float] = {}
         self._look_took = 0.0
         # since when no look has gone well, and what went wrong first
         self._failing: tuple[float, Exception] | None = None
@@ -162,6 +163,11 @@ class Presence:
             self._leases = self._leases if leases is None else leases
             self._heads = self._heads if heads is None else heads
         return self._make_view()
+
+    def disregard(self, peer_id: str, seconds: float) -> None:
+        """See the swarm without this peer for a while."""
+        with self._lock:
+            self._disregarded[peer_id] = time.monotonic() + seconds
 
     def withdraw(self) -> None:
         """Tell everyone that we are gone; the last thing a peer says."""
@@ -304,8 +310,10 @@ class Presence:
 
     def _make_view(self) -> SwarmView:
         with self._lock:
-            leases = {**self._leases, self.peer_id: self._lease()}
-            return make_view(leases, self._heads, self.spec, time.time())
+            now = time.monotonic()
+            self._disregarded = {peer: until for peer, until in self._disregarded.items() if until > now}
+            leases = {peer: lease for peer, lease in self._leases.items() if peer not in self._disregarded}
+            return make_view({**leases, self.peer_id: self._lease()}, self._heads, self.spec, time.time())
 
 
 def _worth_telling(activity: Activity) -> tuple[object, ...]:

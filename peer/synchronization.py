@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from swarm.clock import SwarmView, plausible_step
 from swarm.evaluation import HeldoutEvaluator
 from swarm.records import HeadRecord
 from swarm.snapshot import Snapshot
-from swarm.state_sharing import StateUnavailable
+from swarm.state_sharing import StateBusy, StateUnavailable, StateUnfit
 from swarm.states import PeerState
 from swarm.training_state import TrainingState, state_digest
 
@@ -28,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 SHUN_SECONDS = 60.0
+# so many times a peer may fail to hand out the step that it claims to be at, before that is believed no more
+MAX_UNPROVEN = 2
+# every further time for twice as long, up to an hour
+MAX_DOUBLINGS = 6
+# so often we come again to donors that serve others, a second apart, rather than take an older state
+MAX_WAITS = 120
 STALLED_AFTER_ATTEMPTS = 5
 # that send parts of one state
 MAX_DONORS = 4
@@ -56,6 +63,8 @@ class Synchronizer:
         self.state, self.averager, self.presence, self.stop = state, averager, presence, stop
         self.evaluator = evaluator
         self._shunned: dict[str, float] = {}
+        self._unproven: Counter[str] = Counter()
+        self._waits = 0
         # until a first state was verified ours is only a seed, good for step 0
         self.trusted_own_state = False
 
@@ -99,10 +108,39 @@ class Synchronizer:
             for donor in view.donors(view.head.step, exclude=self.presence.peer_id)
             if self._shunned.get(donor, 0.0) < time.monotonic()
         ]
-        for asked in ([fellows(donors, view)] if donors else []) + [[donor] for donor in donors]:
-            if self._load_from(asked, min_step, view):
+        together = fellows(donors, view) if donors else []
+        busy = False
+        for asked in ([together] if len(together) > 1 else []) + [[donor] for donor in donors]:
+            if busy and self._waits < MAX_WAITS and _claimed(asked[0], view) < _claimed(donors[0], view):
+                self._waits += 1
+                return _NO_DONOR
+            try:
+                loaded = self._load_from(asked, min_step, view)
+            except StateBusy:
+                busy, loaded = True, False
+            if loaded:
+                self._waits = 0
+                self._doubt(view)
                 return asked[0]
         return _NO_DONOR
+
+    def _doubt(self, view: SwarmView) -> None:
+        """Of those who claim a later step than the one that we got, believe no more whom it happens to repeatedly.
+
+        Whoever claims a step without having its state would otherwise hold everybody up: nobody goes on before that
+        step is fetched. They may be honest and out of reach for us; then we go on without them for a while.
+        """
+        claims = [
+            peer
+            for peer, lease in view.leases.items()
+            if lease.state.contributes and lease.step > self.state.step
+        ]
+        self._unproven = Counter({peer: self._unproven[peer] + 1 for peer in claims})
+        for peer in claims:
+            times = self._unproven[peer] - MAX_UNPROVEN
+            if times >= 0:
+                logger.warning("%s claims a step that it does not hand out", peer)
+                self.presence.disregard(peer, SHUN_SECONDS * 2 ** min(times, MAX_DOUBLINGS))
 
     def _own_state_serves(self, current: int, force: bool) -> bool:
         if current == 0:
@@ -110,12 +148,17 @@ class Synchronizer:
         return self.trusted_own_state and not force and self.state.step >= current
 
     def _load_from(self, donors: Sequence[str], min_step: int, view: SwarmView) -> bool:
-        """Take over the state of which the donors have sent pieces."""
+        """Take over the state of which the donors have sent pieces; raises `StateBusy`."""
         timeout, asked = self.state.spec.averaging.download_timeout, " and ".join(donors)
         try:
             snapshot = self.averager.download_state(*donors, layouts=self.state.layouts, timeout=timeout)
+        except StateBusy:
+            logger.info("%s serves others", asked)
+            raise
         except StateUnavailable as error:
             logger.info("no state from %s: %s", asked, error)
+            if isinstance(error, StateUnfit) and len(donors) == 1:
+                self._shunned[donors[0]] = time.monotonic() + SHUN_SECONDS
             return False
         if snapshot.step < min_step:
             logger.info("state of %s is at step %d, below %d", asked, snapshot.step, min_step)
@@ -151,6 +194,11 @@ class Synchronizer:
         if loss <= limit:
             return ""
         return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
+
+
+def _claimed(donor: str, view: SwarmView) -> int:
+    """The step that a donor says it is at; a coordinator is asked last, whatever it has."""
+    return view.leases[donor].step if donor in view.leases else -1
 
 
 def fellows(donors: Sequence[str], view: SwarmView) -> list[str]:

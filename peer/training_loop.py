@@ -1,6 +1,6 @@
 """The local loop of a peer: micro-batches into the accumulator, a global step whenever the swarm's is due.
 
-A hundred lines of plain loop on purpose: everything a peer does in its life passes through `TrainingLoop.run`.
+A plain loop on purpose: everything a peer does in its life passes through `TrainingLoop.run`.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ class StateUnfit(StateUnavailable):
     """What the donor sent cannot be a state of this run: wrong shapes, too much, or values that are not finite."""
 
 
+class StateBusy(StateUnavailable):
+    """The donor serves as many others as it can: come again."""
+
+
 class StateBehind(StateUnavailable):
     """The donor has not yet made the step of which others send the state."""
 

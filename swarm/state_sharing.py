@@ -32,14 +32,14 @@ from swarm.service import MAX_BROKEN_STREAMS
 from swarm.snapshot import Layout, Snapshot
 from swarm.spec import AveragingSpec
 from swarm.state_copy import ReadableCopy, start_copying
-from swarm.state_download import StateBehind, StateDownload, StateUnavailable, StateUnfit, Wishes
+from swarm.state_download import StateBehind, StateBusy, StateDownload, StateUnavailable, StateUnfit, Wishes
 
 logger = logging.getLogger(__name__)
 
 # how old what a newcomer gets may be: a step is longer
 SAME_COPY_SECONDS = 0.5
 # streams of state at a time, each of which may keep a copy alive: others ask somebody else, or come again
-MAX_NEWCOMERS = 8
+MAX_NEWCOMERS = 16
 # the stream of a newcomer that has lost its connection may last a little longer than that
 MAX_STREAMS_EACH = 2
 # a donor is asked for so many pieces at a time, if there are more
@@ -49,6 +49,7 @@ BEHIND_SECONDS = 2.0
 MAX_TIMES_BEHIND = 4
 
 NOTHING_TO_GIVE: dict[str, Any] = {"step": -1, "branch": "", "layouts": []}
+BUSY = {**NOTHING_TO_GIVE, "busy": True}
 
 # the state to hand to a newcomer, which does not change within the context; or None when there is nothing to give
 StateSource = Callable[[], AbstractContextManager[Snapshot] | None]
@@ -70,7 +71,7 @@ class StateSharing(DecentralizedAverager):
 
         :param layouts: of the tensors that must arrive, in order
         :raises StateUnavailable: every donor is gone, too slow, has nothing, sends something else, or is at another
-            step than most
+            step than most; `StateBusy` if one of them serves too many others now
         """
         future: MPFuture = MPFuture()
         request = {
@@ -121,8 +122,8 @@ class StateSharing(DecentralizedAverager):
             logger.warning("%s may not have our state", newcomer)
             return
         if self._newcomers.total() >= MAX_NEWCOMERS or self._newcomers[newcomer] >= MAX_STREAMS_EACH:
-            nothing = self.serializer.dumps(NOTHING_TO_GIVE)
-            yield averaging_pb2.DownloadData(metadata=self.serializer.dumps([nothing, 0]))
+            busy = self.serializer.dumps(BUSY)
+            yield averaging_pb2.DownloadData(metadata=self.serializer.dumps([busy, 0]))
             await until_receiver_closes()
             return
         self._newcomers[newcomer] += 1
@@ -206,7 +207,7 @@ class StateSharing(DecentralizedAverager):
             for task in pending:
                 task.cancel()
         if not download.is_complete:
-            raise failures[0]
+            raise next((failure for failure in failures if isinstance(failure, StateBusy)), failures[0])
         return await asyncio.get_running_loop().run_in_executor(None, download.finish)
 
     async def _receive_from(self, donor: str, download: StateDownload) -> None:
@@ -262,6 +263,8 @@ class StateSharing(DecentralizedAverager):
         """How many pieces may be on their way; raises if the donor's state is not what we are fetching."""
         described, ahead = self.serializer.loads(metadata)
         state = self.serializer.loads(described)
+        if state.get("busy"):
+            raise StateBusy("the donor is serving others")
         layouts = [str(layout) for layout in state["layouts"]]
         await download.agree(int(state["step"]), str(state["branch"]), layouts)
         return min(max(int(ahead), 1), AHEAD_MESSAGES[1])

@@ -109,12 +109,12 @@ class HandingOut(Donor):
         described = MSGPackSerializer.dumps({"step": 1, "branch": "", "layouts": []})
         return described, [torch.zeros(PIECE_BYTES, dtype=torch.uint8), torch.tensor([PIECE_BYTES])], None
 
-    async def first_word(self, newcomer: str, open_streams: list[Any]) -> int:
-        """The step that a newcomer is told; its stream stays open."""
+    async def serves(self, newcomer: str, open_streams: list[Any]) -> bool:
+        """Whether a newcomer is not told to come again; its stream stays open."""
         stream = self.rpc_download_pieces(silent(), SimpleNamespace(remote_id=newcomer))  # type: ignore[arg-type]
         open_streams.append(stream)
         described, _ahead = MSGPackSerializer.loads((await anext(stream)).metadata)
-        return MSGPackSerializer.loads(described)["step"]
+        return not MSGPackSerializer.loads(described).get("busy")
 
 
 async def silent() -> AsyncIterator[runtime_pb2.ExpertRequest]:
@@ -129,18 +129,18 @@ async def wishing_for_nothing() -> AsyncIterator[runtime_pb2.ExpertRequest]:
 
 
 def test_few_newcomers_are_served_at_a_time_and_others_told_to_come_again():
-    async def scenario() -> tuple[list[int], list[int], int]:
+    async def scenario() -> tuple[list[bool], list[bool], bool]:
         donor, streams = HandingOut(download_timeout=60.0), list[Any]()
-        one = [await donor.first_word("one", streams) for _ in range(MAX_STREAMS_EACH + 1)]
-        others = [await donor.first_word(f"other {n}", streams) for n in range(MAX_NEWCOMERS)]
+        one = [await donor.serves("one", streams) for _ in range(MAX_STREAMS_EACH + 1)]
+        others = [await donor.serves(f"other {number}", streams) for number in range(MAX_NEWCOMERS)]
         for stream in streams:
             await stream.aclose()
-        return one, others, await donor.first_word("later", streams)
+        return one, others, await donor.serves("later", streams)
 
     one, others, later = asyncio.run(asyncio.wait_for(scenario(), timeout=30))
-    assert one == [1] * MAX_STREAMS_EACH + [-1]
-    assert others == [1] * (MAX_NEWCOMERS - MAX_STREAMS_EACH) + [-1] * MAX_STREAMS_EACH
-    assert later == 1
+    assert one == [True] * MAX_STREAMS_EACH + [False]
+    assert others == [True] * (MAX_NEWCOMERS - MAX_STREAMS_EACH) + [False] * MAX_STREAMS_EACH
+    assert later
 
 
 def test_who_wishes_for_nothing_is_not_served_for_ever():
