@@ -59,6 +59,7 @@ from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import ArtelError, BadInput
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
+from swarm.lifeline import SharedFate
 from swarm.probe import ProbeServer
 from swarm.process_limits import increase_file_limit
 from swarm.service import ServiceThread
@@ -256,6 +257,7 @@ class _Coordinator:
             state_source=state.held,
         )
         stack.callback(averager.shutdown)
+        stack.callback(SharedFate(averager=averager, DHT=dht).stop)
         service = ServiceThread(dht)
         stack.callback(service.stop)
         BundleServer(run.bundle, dht.admission).start(service)

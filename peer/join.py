@@ -50,6 +50,7 @@ from swarm.dht import RecordBoard, TiedDHT, open_dht
 from swarm.errors import BadInput, OperationFailed
 from swarm.evaluation import HeldoutEvaluator
 from swarm.identity import Identity
+from swarm.lifeline import SharedFate
 from swarm.probe import ProbeServer
 from swarm.process_limits import increase_file_limit
 from swarm.service import ServiceThread
@@ -179,6 +180,7 @@ def _participate(
             states[0].held_for_others(spec.averaging.next_chunk_timeout / 2) if states else None
         ),
     )
+    fate = SharedFate(averager=averager, DHT=dht)
     compute_on(device)
     states.append(state := TrainingState(spec, model, device))
     accumulator = _accumulator_for(state, LossScale() if node.facts.precision == "fp16" else None)
@@ -270,6 +272,7 @@ def _participate(
         if lost is not None:
             raise lost
     finally:
+        fate.stop()
         samples.close()
         service.stop()
         averager.shutdown()

@@ -28,6 +28,23 @@ if __name__ == "__main__":
     for line in sys.stdin:
         print(*dht.get_visible_maddrs(), flush=True)
 """
+PARENT = """
+import multiprocessing, sys, time
+from swarm.lifeline import SharedFate
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+    child.start()
+    fate = SharedFate(averager=child)
+    print(child.pid, flush=True)
+    if sys.stdin.readline().strip() == "stop":
+        fate.stop()
+        child.kill()
+        child.join()
+        print("stopped", flush=True)
+    else:
+        time.sleep(3600)
+"""
 DEADLINE = 20.0
 
 
@@ -72,3 +89,37 @@ def test_the_daemon_hears_nothing_of_signals_to_our_group_and_dies_with_us(
         node.kill()
         ended, _, _ = select.select([watched], [], [], DEADLINE)
     assert ended
+
+
+@pytest.fixture
+def parent() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_who_loses_a_process_of_its_own_ends_and_says_so(parent: subprocess.Popen[str]) -> None:
+    assert parent.stdout is not None
+    os.kill(int(parent.stdout.readline()), signal.SIGKILL)
+    _out, errors = parent.communicate(timeout=DEADLINE)
+    assert parent.returncode == 1
+    assert errors.splitlines() == [
+        "error: the process of our averager was killed by SIGKILL, perhaps because memory ran out: start again"
+    ]
+
+
+def test_who_ends_its_processes_itself_goes_on(parent: subprocess.Popen[str]) -> None:
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    out, errors = parent.communicate("stop\n", timeout=DEADLINE)
+    assert (parent.returncode, out, errors) == (0, "stopped\n", "")
