@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 from finetune.brat import read_brat, to_brat
 from finetune.conll import join_words, read_conll, sentence_entities
 from finetune.errors import BadInput
+from finetune.fine_tuned import read_fine_tuned
 from finetune.operating_point import at_threshold, choose_operating_point, probabilities_of_class
 from finetune.tags import Entity
 from tests.finetune.conftest import QUICK
@@ -258,6 +259,7 @@ def test_question_answering_writes_predictions_for_squads_own_script(finetune, m
     assert set(answer.json["scores"]["validation"]) == {"f1", "em"}
     predictions = json.loads((tmp_path / "out" / "seed-0" / "predictions.json").read_text())
     assert set(predictions) == {f"q{number}" for number in range(8)}
+    assert read_fine_tuned(tmp_path / "out" / "seed-0" / "model").findings == {"may_abstain": False}
 
 
 def test_an_answer_that_does_not_stand_where_it_says_is_named(finetune, tmp_path):
