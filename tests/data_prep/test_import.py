@@ -185,6 +185,19 @@ def test_wikipedia_paragraphs() -> None:
     ]
 
 
+@pytest.mark.parametrize("tag", ['<ref name="a"/>', '<ref name="a" />', "<gallery/>"])
+def test_a_wikipedia_tag_that_closes_itself_takes_no_text_with_it(tag: str) -> None:
+    name = tag.strip("<").split("/")[0].split(" ")[0]
+    text = (
+        f"Первое предложение статьи.{tag} Второе её предложение.\n"
+        f"Следующий абзац той же статьи.<{name}>Примечание</{name}>"
+    )
+    assert paragraphs(text) == [
+        "Первое предложение статьи. Второе её предложение.",
+        "Следующий абзац той же статьи.",
+    ]
+
+
 def test_wikipedia_namespaces_redirects_and_broken_pages(tmp_path: Path) -> None:
     pages = [
         _dump(range(2)),
