@@ -168,6 +168,18 @@ def test_ner_over_conll_files(finetune, models, tmp_path):
     assert [word for word in words if word] == ["Анна", "живёт", "в", "Париже"]
 
 
+@pytest.mark.parametrize("command", ["predict", "explain"])
+@pytest.mark.parametrize("task", ["PARus", "ner", "qa", "RUSSE"])
+def test_only_classifiers_predict_files_and_are_explained(finetune, tmp_path, command, task):
+    marker = {"task": task, "labels": ["0", "1"], "max_length": 48, "findings": {}}
+    (tmp_path / "finetune.json").write_text(json.dumps(marker), encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("Кошка видит\tСобака идёт\n", encoding="utf-8")
+    file = [tmp_path / "texts.txt"] if command == "predict" else ["--file", tmp_path / "texts.txt"]
+    answer = finetune(command, *file, "--model", tmp_path, "--output", tmp_path / "out")
+    assert answer.code == 2
+    assert f"is a model of {task}: give one that was fine-tuned to classify texts" in answer.error
+
+
 def test_ner_over_brat_folders(finetune, models, tmp_path):
     text = "Мария Кюри\r\nжила в Париже и Варшаве."
     place, city = text.index("Париже"), text.index("Варшаве")
