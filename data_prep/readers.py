@@ -98,7 +98,7 @@ def read_hub(name: HubName, source: str, fields: Fields, damage: DamageReport) -
             )
         number += 1
         if row[fields.text]:
-            yield Document(str(row[fields.text]), source, str(row.get(fields.id, number - 1)))
+            yield Document(str(row[fields.text]), source, _row_id(row, fields, str(number - 1)))
 
 
 def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
@@ -118,15 +118,18 @@ def _read_json_lines(path: Path, source: str, fields: Fields, damage: DamageRepo
         except (ValueError, TypeError, RecursionError) as error:  # wrong Unicode is a ValueError
             damage.add(str(path), f"line {number}", error)
         else:
-            yield Document(text, source, _row_id(row, fields, path, number))
+            yield Document(text, source, _row_id(row, fields, f"{path.name}:{number}"))
 
 
-def _row_id(row: dict[str, Any], fields: Fields, path: Path, number: int) -> str:
-    """Parts of one work share its id: the line number keeps them apart."""
-    given = row.get(fields.id)
+def _row_id(row: dict[str, Any], fields: Fields, place: str) -> str:
+    """The row's own id, else where it stands: documents of one id would be held out together, or not at all.
+
+    Parts of one work share its id: their numbers keep them apart.
+    """
+    given, part = row.get(fields.id), row.get("part")
     if given is None:
-        return f"{path.name}:{number}"
-    return f"{given}#{row['part']}" if "part" in row else str(given)
+        return place
+    return str(given) if part is None else f"{given}#{part}"
 
 
 def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport) -> Iterator[Document]:
@@ -151,7 +154,7 @@ def _read_parquet(path: Path, source: str, fields: Fields, damage: DamageReport)
             table = []
         for number, row in enumerate(table, first):
             if row[fields.text]:
-                yield Document(row[fields.text], source, str(row.get(fields.id, f"{path.name}:{number}")))
+                yield Document(row[fields.text], source, _row_id(row, fields, f"{path.name}:{number}"))
         first += rows
 
 

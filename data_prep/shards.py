@@ -165,7 +165,8 @@ class ShardReader:
 
     @property
     def tokens(self) -> int:
-        return sum(len(self.block(index).ids) for index in range(len(self)))
+        """Counted by the documents' offsets: the text itself stays on disk."""
+        return sum(self._tokens_of(index) for index in range(len(self)))
 
     def block(self, index: int) -> BlockText:
         batch = self._batch(index)
@@ -175,6 +176,13 @@ class ShardReader:
         except ValueError as error:
             raise self._damaged(error) from error
         return text
+
+    def _tokens_of(self, index: int) -> int:
+        try:
+            ids, _offsets = _flat_and_offsets(self._batch(index).column(0))
+        except ValueError as error:
+            raise self._damaged(error) from error
+        return len(ids)
 
     def _batch(self, index: int) -> pa.RecordBatch:
         try:

@@ -81,6 +81,7 @@ class TrainingStream:
         self._weights = _normalized(weights, self._shards)
         self._stopping, self._tell = threading.Event(), tell
         self._flows = {name: self._open_flow(name, sentence_pairs) for name in self._weights}
+        self._largest = max(self._flows, key=lambda name: (self._flows[name].windows.walk.tokens, name))
         self._fingerprint = _fingerprint(self._shards, self._weights, sentence_pairs, shares)
         self._rows = dict.fromkeys(self._weights, 0)
         self._prefetcher: Prefetcher[tuple[Batch, dict[str, Any]]] | None = None
@@ -146,10 +147,6 @@ class TrainingStream:
                 pace = largest * self._weights[name] / flow.windows.walk.tokens
                 flow.windows.catch_up(position * pace)
             self._consumed = self._position()
-
-    @property
-    def _largest(self) -> str:
-        return max(self._flows, key=lambda name: (self._flows[name].windows.walk.tokens, name))
 
     def __iter__(self) -> Iterator[Batch]:
         return self

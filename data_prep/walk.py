@@ -64,11 +64,8 @@ class Walk:
         most = max(1, min(_MOST_PARTS, documents // (2 * blocks)))
         self._parts = min(most, -(-_LEAST_UNITS // blocks))
         self.units = blocks * self._parts
+        self.tokens = sum(shard.tokens for shard in shards)
         self._order = (-1, np.empty(0, dtype=np.uint32))
-
-    @property
-    def tokens(self) -> int:
-        return sum(shard.tokens for shard in self._shards)
 
     def after(self, cursor: Cursor) -> Cursor:
         """The beginning of the next window."""

@@ -18,7 +18,9 @@ from data_prep.wikitext import has_markup, replace_templates, strip_markup
 
 _TABLE = re.compile(r"\{\|(?:(?!\{\|).)*?\|\}", re.DOTALL)
 _BLOCK = re.compile(
-    r"<(ref|gallery|math|source|syntaxhighlight|timeline|table|score|code|pre)\b[^<>]*(?:/>|>.*?</\1\s*>)|<!--.*?-->",
+    r"<(ref|gallery|math|source|syntaxhighlight|timeline|table|score|code|pre)\b"
+    # in this order: a tag that closes itself would else reach to the end of the next one of its name
+    r"(?:[^<>]*/>|[^<>]*>.*?</\1\s*>)|<!--.*?-->",
     re.DOTALL | re.IGNORECASE,
 )
 _MEDIA = re.compile(r"\[\[\s*:?(?:файл|file|изображение|image|категория|category)\s*:", re.IGNORECASE)

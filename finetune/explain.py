@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 from finetune.encoder import Encoder, longest_input
 from finetune.errors import BadInput, OperationFailed
-from finetune.fine_tuned import read_fine_tuned
+from finetune.fine_tuned import read_classifier
 from finetune.rows import read_rows
 from finetune.token_spans import tokens_of_span
 
@@ -64,13 +64,9 @@ class Explainer:
     """
 
     def __init__(self, directory: Path, *, trust_remote_code: bool = False) -> None:
-        marker = read_fine_tuned(directory)
+        marker = read_classifier(directory)
         encoder = Encoder(str(directory), attention="eager", trust_remote_code=trust_remote_code)
         config = encoder.config()
-        if (directory / "head.safetensors").is_file() or len(marker.labels) < 2:
-            raise BadInput(
-                f"{directory} is a model of {marker.task}: only classifiers of texts can be explained"
-            )
         self._tokenizer = encoder.tokenizer()
         self._model: Any = encoder.with_head(AutoModelForSequenceClassification, marker.labels).eval()
         self._labels = marker.labels

@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from data_prep.tokenizer import save_tokenizer
 from finetune.errors import BadInput
+from finetune.heads.sequence import SequenceHead
 from finetune.run_directory import read_json, write_json
+from finetune.tasks import find_task
 from finetune.trained_model import TrainedModel
 
 MARKER, HEAD = "finetune.json", "head.safetensors"
@@ -75,6 +77,16 @@ def read_fine_tuned(directory: Path) -> FineTuned:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{directory / MARKER} is damaged: {error!r}") from None
+
+
+def read_classifier(directory: Path) -> FineTuned:
+    """The same of a classifier of texts; `BadInput` for other models, in whose place a head would be drawn anew."""
+    marker = read_fine_tuned(directory)
+    if not isinstance(find_task(marker.task)().head, SequenceHead):
+        raise BadInput(
+            f"{directory} is a model of {marker.task}: give one that was fine-tuned to classify texts"
+        )
+    return marker
 
 
 def find_fine_tuned(path: Path, task: str) -> list[FineTuned]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.encoder import Encoder
-from finetune.errors import BadInput
 from finetune.explain import read_texts
-from finetune.fine_tuned import HEAD, read_fine_tuned
+from finetune.fine_tuned import read_classifier
 from finetune.heads.sequence import TextExample
 from finetune.operating_point import probabilities_of_class
 from finetune.run_directory import write_text
@@ -22,11 +21,7 @@ def predict_file(
     directory: Path, file: Path, output: Path, *, text_field: str = "text", second_field: str | None = None
 ) -> dict[str, Any]:
     """Write a JSON line a text: `label`, `probabilities`, and `positive` (at or above the saved threshold)."""
-    marker = read_fine_tuned(directory)
-    if (directory / HEAD).is_file() or len(marker.labels) < 2:
-        raise BadInput(
-            f"{directory} is a model of {marker.task}: only classifiers of texts can predict files"
-        )
+    marker = read_classifier(directory)
     task = Classification.of_labels(marker.labels)
     texts = read_texts(file, text_field, second_field)
     examples = [TextExample(number, pair.first, pair.second, None) for number, pair in enumerate(texts)]

@@ -32,7 +32,7 @@ from peer.local_steps import LocalSteps
 from peer.loss_scale import LossScale
 from peer.micro_batch import Shape, shape_for
 from peer.micro_batches import MicroBatches
-from peer.node.followers import NoFollowers
+from peer.node.followers import Followers, NoFollowers
 from peer.node.orders import RanksLost, Setup
 from peer.options import JoinOptions
 from peer.presence import Description, Presence
@@ -79,7 +79,7 @@ class Node:
 
     facts: DeviceFacts
     devices: Sequence[str] = ()
-    followers: NoFollowers = field(default_factory=NoFollowers)
+    followers: Followers = field(default_factory=NoFollowers)
     listen: Callable[[Callable[[str], None]], None] | None = None
 
 

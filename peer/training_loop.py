@@ -14,7 +14,7 @@ from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport, StepSeconds
 from peer.hand_over import HandOverDesk
 from peer.micro_batches import MicroBatches
-from peer.node.followers import NoFollowers, Surroundings
+from peer.node.followers import Followers, NoFollowers, Surroundings
 from peer.node.orders import RanksLost
 from peer.presence import Presence
 from peer.reporting import Reporter
@@ -54,7 +54,7 @@ class TrainingLoop:
         suspension: SuspensionWatch,
         reporter: Reporter,
         stop: threading.Event,
-        followers: NoFollowers | None = None,
+        followers: Followers | None = None,
     ):
         self.spec, self.state, self.micro_batches = spec, state, micro_batches
         self.samples = micro_batches.samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from finetune.errors import BadInput
 from finetune.heads.answer import AnswerExample, AnswerHead, ScoredAnswer
 from finetune.rows import Row
 from finetune.splits import OPTIONAL, splits_named
-from finetune.task import VALIDATION, Decided, Scores, Task
+from finetune.task import TRAIN, VALIDATION, Decided, Scores, Task, TaskOptions
 
 
 class Qa(Task[AnswerExample]):
-    """Exact match and F1 of words, best over the gold answers; questions without an answer count as "" answers."""
+    """Exact match and F1 of words, best over the gold answers; questions without an answer count as "" answers.
+
+    Whether a question may have no answer is learned from the training set, and kept with the model: other splits
+    are answered the same way whether their answers are hidden or not.
+    """
 
     layout = DataLayout("qa", splits_named(".json"), OPTIONAL)
     head = AnswerHead()
@@ -27,17 +31,27 @@ class Qa(Task[AnswerExample]):
     metrics = ("f1", "em")
     measures_test = True
 
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        super().__init__(options)
+        self._may_abstain = False
+
     @property
     def labels(self) -> Sequence[str]:
         return ()
 
     def read(self, source: DataSource, split: str) -> list[AnswerExample]:
-        if isinstance(source, LocalFiles):
-            rows = list(_squad_rows(source.path(split)))
-            if not rows:
-                raise BadInput(f"{self.name}: {source.path(split)} has no questions")
-            return [example for row in rows for example in self.examples(row)]
-        return super().read(source, split)
+        examples = (
+            self._from_squad(source, split) if isinstance(source, LocalFiles) else super().read(source, split)
+        )
+        if split == TRAIN:
+            self._may_abstain = any(example.answers == () for example in examples)
+        return examples
+
+    def _from_squad(self, source: LocalFiles, split: str) -> list[AnswerExample]:
+        rows = list(_squad_rows(source.path(split)))
+        if not rows:
+            raise BadInput(f"{self.name}: {source.path(split)} has no questions")
+        return [example for row in rows for example in self.examples(row)]
 
     def examples(self, row: Row) -> list[AnswerExample]:
         context = row.text("context")
@@ -53,8 +67,7 @@ class Qa(Task[AnswerExample]):
         return example.answers is None
 
     def decide(self, examples: Sequence[AnswerExample], scores: Sequence[list[ScoredAnswer]]) -> list[str]:
-        can_be_unanswerable = any(example.answers == () for example in examples)
-        return [next((a.text for a in ranked if a.text or can_be_unanswerable), "") for ranked in scores]
+        return [next((a.text for a in ranked if a.text or self._may_abstain), "") for ranked in scores]
 
     def measure(self, examples: Sequence[AnswerExample], predictions: Sequence[str]) -> Scores:
         golds = [[text for text, _ in example.answers or ()] or [""] for example in examples]
@@ -63,6 +76,10 @@ class Qa(Task[AnswerExample]):
             "f1": float(np.mean([best_over(token_f1, p, g) for p, g in pairs])),
             "em": float(np.mean([best_over(exact_match, p, g) for p, g in pairs])),
         }
+
+    def findings(self, decided: Mapping[str, Decided[AnswerExample]]) -> dict[str, Any]:
+        """Whether the model may say that there is no answer."""
+        return {"may_abstain": self._may_abstain}
 
     def record(self, example: AnswerExample, prediction: str) -> dict[str, Any]:
         return {"id": example.idx, "answer": prediction}

@@ -1,7 +1,7 @@
 """What the training loop knows of the other ranks of its node: a sum that they accumulate, and orders to them.
 
-`NoFollowers` is a peer alone: nothing to say, nothing to wait for. With `Followers`, ranks accumulate for themselves
-and meet twice a global step; a slow one costs the others at most what is left of its current micro-batch.
+`Followers` is what it needs of them. A peer of one process has `NoFollowers`. With `OtherRanks`, ranks accumulate for
+themselves and meet twice a global step; a slow one costs the others at most what is left of its current micro-batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -52,18 +52,41 @@ class Tally:
         return [self.samples, self.loss_sum, self.computed, self.speed, self.waited]
 
 
-class NoFollowers:
-    """A peer of one process."""
+class Followers(Protocol):
+    """The other ranks of a node, as their leader needs them.
 
-    ranks = 1
-    samples = samples_computed = 0
-    samples_per_second = waited = wait_seconds = 0.0
+    :raises RanksLost: from every method that waits for a rank that has gone
+    """
 
-    def meet(self, parameters: Sequence[torch.nn.Parameter], accumulator: Accumulator) -> None:
-        """Connect, when the models are built."""
+    @property
+    def ranks(self) -> int:
+        """How many ranks the node has, the leader included."""
+
+    @property
+    def samples(self) -> int:
+        """Accumulated by the followers and not collected yet."""
+
+    @property
+    def samples_computed(self) -> int:
+        """In all, as far as they have told."""
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of all followers together; 0 until they have told."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds without text of all followers, since the step before the last."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """In all, that `collect` has waited until the slowest had finished its micro-batch."""
 
     def tell_setup(self, setup: Setup) -> None:
         """Say what to build."""
+
+    def meet(self, parameters: Sequence[torch.nn.Parameter], accumulator: Accumulator) -> None:
+        """Connect, when the models are built."""
 
     def watch(self, on_loss: Callable[[str], None]) -> None:
         """Begin to notice when a rank ends."""
@@ -82,18 +105,35 @@ class NoFollowers:
 
     def take_seconds(self) -> tuple[float, float]:
         """Seconds spent in `collect` and in handing out parameters since this was last asked."""
+
+
+class NoFollowers:
+    """Those of a peer of one process: nothing to say, nothing to wait for."""
+
+    ranks = 1
+    samples = samples_computed = 0
+    samples_per_second = waited = wait_seconds = 0.0
+
+    def tell_setup(self, setup: Setup) -> None: ...
+
+    def meet(self, parameters: Sequence[torch.nn.Parameter], accumulator: Accumulator) -> None: ...
+
+    def watch(self, on_loss: Callable[[str], None]) -> None: ...
+
+    def train(self, state: TrainingState, surroundings: Callable[[], Surroundings]) -> None: ...
+
+    def collect(self, accumulator: Accumulator) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def take_seconds(self) -> tuple[float, float]:
         return 0.0, 0.0
 
 
-class Followers(NoFollowers):
-    """The leader's view of the other ranks.
-
-    `samples` that they have accumulated and not sent yet; `samples_computed` in all; `samples_per_second` together;
-    `waited`: seconds without text of all of them, since the step before the last. `wait_seconds`: in all, that
-    `collect` has waited until the slowest had finished its micro-batch.
-
-    :raises RanksLost: from every method that waits for a rank that has gone
-    """
+class OtherRanks:
+    """The followers of a node of several ranks: orders to them, exchanges of tensors with them."""
 
     def __init__(self, orders: Orders, family: Family, group: Callable[[], None]):
         self._orders, self._family, self._group = orders, family, group
@@ -107,7 +147,7 @@ class Followers(NoFollowers):
         self._reduce = self._broadcast = 0.0
 
     @property
-    def samples(self) -> int:  # type: ignore[override]
+    def samples(self) -> int:
         return self._orders.samples_since(self._training) if self._training is not None else 0
 
     def tell_setup(self, setup: Setup) -> None:

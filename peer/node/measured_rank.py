@@ -15,7 +15,7 @@ import torch
 from peer.device_facts import DeviceFacts
 from peer.micro_batches import MicroBatches
 from peer.node.computing import begin_computing, build_micro_batches
-from peer.node.followers import NoFollowers, Surroundings
+from peer.node.followers import Followers, Surroundings
 from peer.node.orders import Setup
 from peer.node.rank_process import Rank, be_rank
 from peer.options import JoinOptions
@@ -93,7 +93,7 @@ class _Steps:
     :param due: samples of a step
     """
 
-    def __init__(self, state: TrainingState, micro_batches: MicroBatches, followers: NoFollowers, due: int):
+    def __init__(self, state: TrainingState, micro_batches: MicroBatches, followers: Followers, due: int):
         self.state, self.micro_batches, self.samples = state, micro_batches, micro_batches.samples
         self.followers, self.due = followers, due
         self.accumulator, self.device = micro_batches.accumulator, micro_batches.device

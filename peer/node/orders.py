@@ -94,10 +94,11 @@ class Orders:
         """
         if self._ranks > 1:
             self._await(f"all/{number}", check)
-        for old in range(self._swept, number + 1):
+        # not the keys of this order: its followers are still to count their samples
+        for old in range(self._swept, number):
             for kind in ("order", "here", "all", "samples"):
                 self._store.delete_key(f"{kind}/{old}")
-        self._swept = number + 1
+        self._swept = number
 
     def samples_since(self, number: int) -> int:
         """How many samples the followers have accumulated since they heard this order."""

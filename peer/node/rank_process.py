@@ -25,7 +25,7 @@ from peer.join import Node, join_as_leader
 from peer.node.exchange import open_group
 from peer.node.family import Family, connect_store, listen_for_word
 from peer.node.follower import follow
-from peer.node.followers import Followers, NoFollowers
+from peer.node.followers import Followers, NoFollowers, OtherRanks
 from peer.node.orders import Order, Orders, RanksLost
 from peer.options import JoinOptions
 from peer.reporting import make_reporter
@@ -67,9 +67,9 @@ class Rank:
         """Connect all ranks; blocks until all have called."""
         open_group(self.store, torch.device(self.facts.device), self.family.rank, self.family.ranks)
 
-    def followers(self) -> NoFollowers:
+    def followers(self) -> Followers:
         """The others, for the leader."""
-        return Followers(self.orders, self.family, self.meet) if self.family.ranks > 1 else NoFollowers()
+        return OtherRanks(self.orders, self.family, self.meet) if self.family.ranks > 1 else NoFollowers()
 
 
 def run_rank(options: JoinOptions, devices: Sequence[DeviceFacts], *, as_json: bool, debug: bool) -> Ending:

@@ -108,6 +108,13 @@ def test_a_cut_gzip_gives_what_comes_before_the_cut(tmp_path: Path) -> None:
     assert place["position"].startswith("after line")
 
 
+def test_rows_without_an_id_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    table = pa.table({"text": ["Раз.", "Два.", "Три."], "id": pa.array([None, "б", None], pa.string())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    documents, _ = _imported(tmp_path, tmp_path / "a.parquet")
+    assert [document.id for document in documents] == ["a.parquet:0", "б", "a.parquet:2"]
+
+
 def test_a_damaged_parquet_row_group_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(
@@ -182,6 +189,19 @@ def test_wikipedia_paragraphs() -> None:
     assert paragraphs(text) == [
         "Москва — столица России, город федерального значения.",
         "Первое упоминание о городе относится к 1147 году, сказано в летописи.",
+    ]
+
+
+@pytest.mark.parametrize("tag", ['<ref name="a"/>', '<ref name="a" />', "<gallery/>"])
+def test_a_wikipedia_tag_that_closes_itself_takes_no_text_with_it(tag: str) -> None:
+    name = tag.strip("<").split("/")[0].split(" ")[0]
+    text = (
+        f"Первое предложение статьи.{tag} Второе её предложение.\n"
+        f"Следующий абзац той же статьи.<{name}>Примечание</{name}>"
+    )
+    assert paragraphs(text) == [
+        "Первое предложение статьи. Второе её предложение.",
+        "Следующий абзац той же статьи.",
     ]
 
 

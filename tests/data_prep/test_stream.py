@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.block_text import BlockText
 from data_prep.errors import DataError, ShardError, StreamStateError
 from data_prep.masking import WholeWordMasker
 from data_prep.prepare import PreparedCorpus, write_shards
@@ -228,3 +229,36 @@ def test_one_who_was_away_goes_on_where_the_others_are(open_stream: Open, tokeni
     while stream.state_dict()["cursors"]["all"]["units"] == in_hand:
         next(stream)
     assert stream.state_dict()["cursors"]["all"]["epoch"] == 2
+
+
+class _CountingShard(ShardReader):
+    """Counts how often its text is read or its length asked for."""
+
+    asked = 0
+
+    @property
+    def tokens(self) -> int:
+        self.asked += 1
+        return super().tokens
+
+    def block(self, index: int) -> BlockText:
+        self.asked += 1
+        return super().block(index)
+
+
+def test_to_say_where_it_is_a_stream_reads_no_text(open_stream: Open, tokenizer, tmp_path: Path) -> None:
+    shards = [_CountingShard(path) for path in _numbered_shards(tmp_path, tokenizer, 200)]
+    stream = open_stream(shards, batch_size=1, prefetch=0)
+    next(stream)
+    before = [shard.asked for shard in shards]
+    for position in (0.5, 1.5, 2.5):
+        stream.catch_up(position)
+        assert stream.position >= position
+    assert [shard.asked for shard in shards] == before
+
+
+def test_a_shard_has_as_many_tokens_as_its_blocks(prepared: PreparedCorpus) -> None:
+    for path in prepared.shard_paths:
+        reader = ShardReader(path)
+        assert reader.tokens == sum(len(reader.block(index).ids) for index in range(len(reader)))
+        reader.close()

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 from finetune.brat import read_brat, to_brat
 from finetune.conll import join_words, read_conll, sentence_entities
 from finetune.errors import BadInput
+from finetune.fine_tuned import read_fine_tuned
 from finetune.operating_point import at_threshold, choose_operating_point, probabilities_of_class
 from finetune.tags import Entity
 from tests.finetune.conftest import QUICK
@@ -167,6 +168,18 @@ def test_ner_over_conll_files(finetune, models, tmp_path):
     assert [word for word in words if word] == ["Анна", "живёт", "в", "Париже"]
 
 
+@pytest.mark.parametrize("command", ["predict", "explain"])
+@pytest.mark.parametrize("task", ["PARus", "ner", "qa", "RUSSE"])
+def test_only_classifiers_predict_files_and_are_explained(finetune, tmp_path, command, task):
+    marker = {"task": task, "labels": ["0", "1"], "max_length": 48, "findings": {}}
+    (tmp_path / "finetune.json").write_text(json.dumps(marker), encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("Кошка видит\tСобака идёт\n", encoding="utf-8")
+    file = [tmp_path / "texts.txt"] if command == "predict" else ["--file", tmp_path / "texts.txt"]
+    answer = finetune(command, *file, "--model", tmp_path, "--output", tmp_path / "out")
+    assert answer.code == 2
+    assert f"is a model of {task}: give one that was fine-tuned to classify texts" in answer.error
+
+
 def test_ner_over_brat_folders(finetune, models, tmp_path):
     text = "Мария Кюри\r\nжила в Париже и Варшаве."
     place, city = text.index("Париже"), text.index("Варшаве")
@@ -258,6 +271,7 @@ def test_question_answering_writes_predictions_for_squads_own_script(finetune, m
     assert set(answer.json["scores"]["validation"]) == {"f1", "em"}
     predictions = json.loads((tmp_path / "out" / "seed-0" / "predictions.json").read_text())
     assert set(predictions) == {f"q{number}" for number in range(8)}
+    assert read_fine_tuned(tmp_path / "out" / "seed-0" / "model").findings == {"may_abstain": False}
 
 
 def test_an_answer_that_does_not_stand_where_it_says_is_named(finetune, tmp_path):

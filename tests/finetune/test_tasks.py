@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from finetune.data_source import open_source
 from finetune.heads.answer import AnswerExample, ScoredAnswer
 from finetune.heads.choice import ChoiceExample
 from finetune.heads.entity import EntityExample
 from finetune.heads.sequence import TextExample
 from finetune.heads.token import TokenExample
 from finetune.tags import Entity
-from finetune.task import TEST, VALIDATION, Decided
+from finetune.task import TEST, TRAIN, VALIDATION, Decided
 from finetune.tasks import SUPERGLUE, find_task
 from finetune.tasks.muserc import AnswerId
 
@@ -165,11 +168,19 @@ def test_qa_has_exact_match_and_f1_over_gold_answers():
     assert task.measure(examples, made) == {"f1": pytest.approx((1 + 2 / 3) / 2), "em": 0.5}
 
 
-def test_qa_may_say_that_there_is_no_answer():
+@pytest.mark.parametrize("gold", [(), (("да", 0),), None], ids=["none", "some", "hidden"])
+@pytest.mark.parametrize("trained_on", [["да"], ["да", ""]], ids=["squad-1", "squad-2"])
+def test_qa_says_that_there_is_no_answer_if_training_questions_had_none(tmp_path, trained_on, gold):
+    answers = [[{"text": text, "answer_start": 0}] if text else [] for text in trained_on]
+    questions = [{"id": str(n), "question": "?", "answers": given} for n, given in enumerate(answers)]
+    data = {"data": [{"paragraphs": [{"context": "да", "qas": questions}]}]}
+    (tmp_path / "train.json").write_text(json.dumps(data), encoding="utf-8")
     task = find_task("qa")()
-    examples = [AnswerExample("a", "?", "", ()), AnswerExample("b", "?", "", (("да", 0),))]
-    made = task.decide(
-        examples, [[ScoredAnswer("", 2.0), ScoredAnswer("нет", 1.0)], [ScoredAnswer("да", 1.0)]]
-    )
-    assert made == ["", "да"]
-    assert task.measure(examples, made)["em"] == 1.0
+    task.read(open_source(str(tmp_path), task.layout), TRAIN)
+    scores = [[ScoredAnswer("", 2.0), ScoredAnswer("да", 1.0)]]
+    made = task.decide([AnswerExample("a", "?", "да", gold)], scores)
+    assert made == ([""] if "" in trained_on else ["да"])
+
+
+def test_qa_counts_no_answer_as_right_where_there_is_none():
+    assert find_task("qa")().measure([AnswerExample("a", "?", "", ())], [""]) == {"f1": 1.0, "em": 1.0}

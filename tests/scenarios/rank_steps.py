@@ -24,7 +24,7 @@ from peer.node.agent import OneNode, has_succeeded, run_ranks, start_fork_server
 from peer.node.exchange import Exchange, open_group
 from peer.node.family import Family, connect_store
 from peer.node.follower import Follower
-from peer.node.followers import Followers, Surroundings
+from peer.node.followers import Followers, OtherRanks, Surroundings
 from peer.node.orders import Orders
 from peer.stepper import stepper_for
 from swarm.lifeline import die_with_parent
@@ -101,7 +101,9 @@ def run_rank(command: dict) -> None:
     facts = {"rank": rank}
     if rank == 0:
         leading = lead_in_swarm if "initial_peers" in command else lead
-        facts |= leading(command, state, batches, Followers(orders, family, lambda: meet(store, rank, ranks)))
+        facts |= leading(
+            command, state, batches, OtherRanks(orders, family, lambda: meet(store, rank, ranks))
+        )
     else:
         meet(store, rank, ranks)
         Follower(orders, family, batches, Exchange(state.parameters), {}).run()
