@@ -39,6 +39,8 @@ from swarm.warrant import write_warrant
 logger = logging.getLogger(__name__)
 
 RECORD_LIFETIME_SECONDS = 3600.0
+# for how long an eviction is published in a run by invitation: tickets given before everybody heard of it end by then
+LISTED_SECONDS = 2 * TICKET_SECONDS
 # rounds in which a peer did what cannot be, as told by each of several others, before it is evicted
 OFFENCES_BEFORE_EVICTION = 3
 MIN_ACCUSERS = 2
@@ -97,10 +99,10 @@ class AdmissionDesk:
             )
         eviction = Eviction(name=peer.name, reason=reason, time=time.time())
         with self._lock:
-            books = self._books
-            if len(books.evicted) >= MAX_EVICTED and peer.peer_id not in books.evicted:
-                raise NotNow(f"{MAX_EVICTED} peers are evicted already: this run should be by invitation")
-            self._write(books.with_evicted({peer.peer_id: eviction}))
+            listed = {each for each, other in self._recently_evicted().items() if not other.by}
+            if len(listed | {peer.peer_id}) > MAX_EVICTED:
+                raise NotNow(self._list_is_full())
+            self._write(self._books.with_evicted({peer.peer_id: eviction}))
         self._publish()
         sentence = f"{peer.name or peer.peer_id} was evicted: {reason}"
         self.announce(Event("evicted", sentence, peer.peer_id, {"name": peer.name, "reason": reason}))
@@ -213,9 +215,17 @@ class AdmissionDesk:
     def _ticket(self, peer_id: str, name: str, role: Role) -> Ticket:
         return write_ticket(self.board.identity, self.board.run_id, peer_id, name, role, self.warrant)
 
+    def _list_is_full(self) -> str:
+        if self.by_invitation:
+            days = round(LISTED_SECONDS / (24 * 3600))
+            return (
+                f"{MAX_EVICTED} peers were evicted within {days} days: wait until the first is off the list"
+            )
+        return f"{MAX_EVICTED} peers are evicted already: this run should be by invitation"
+
     def _recently_evicted(self) -> dict[str, Eviction]:
         """Those whose tickets may still hold; in an open run, where there are none, all of them."""
-        since = time.time() - 2 * TICKET_SECONDS if self.by_invitation else 0.0
+        since = time.time() - LISTED_SECONDS if self.by_invitation else 0.0
         evicted = self._books.evicted
         return {peer: eviction for peer, eviction in evicted.items() if eviction.time > since}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
 
-from coordinator.admission_desk import OFFENCES_BEFORE_EVICTION, AdmissionDesk
+from coordinator.admission_desk import LISTED_SECONDS, OFFENCES_BEFORE_EVICTION, AdmissionDesk
 from coordinator.settings_desk import NotNow
 from swarm.admission import Admission
 from swarm.credentials import AdmissionAnswer, AdmissionRequest
@@ -167,6 +168,40 @@ def test_an_eviction_outlives_the_machine_of_the_coordinator_that_decided_it(run
     again.desk.renew()
     assert again.published[-1].peers == (anna.peer_id,)
     assert "evicted" in again.ask(anna, ticket=ticket).refused
+
+
+def test_what_others_evict_takes_no_place_from_our_own_and_the_list_stays_bounded(run, second, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 2)
+    theirs = [Identity.generate().peer_id for _ in range(2)]
+    ours = Identity.generate().peer_id
+    for peer_id in theirs:
+        second.evict(peer_id)
+    run.desk.renew()
+    run.evict(ours)
+    assert ours in run.published[-1].peers
+    assert len(run.published[-1].peers) == 2
+    assert run.admission.evicted == {*theirs, ours}
+
+
+def test_the_list_of_the_evicted_is_bounded_and_old_evictions_make_room(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 2)
+    old, *recent, another = (Identity.generate().peer_id for _ in range(4))
+    long_ago = {"name": "old", "reason": "sent junk", "time": time.time() - LISTED_SECONDS - 1}
+    (tmp_path / "admission.json").write_text(json.dumps({"evicted": {old: long_ago}}))
+    run.desk.load()
+    for peer_id in (*recent, recent[0]):
+        run.evict(peer_id)
+    assert run.published[-1].peers == tuple(sorted(recent))
+    with pytest.raises(NotNow, match="within 14 days: wait"):
+        run.evict(another)
+
+
+def test_a_full_list_of_an_open_run_is_told_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 1)
+    run = Run(tmp_path, by_invitation=False)
+    run.evict(Identity.generate().peer_id)
+    with pytest.raises(NotNow, match="should be by invitation"):
+        run.evict(Identity.generate().peer_id)
 
 
 def test_an_evicted_coordinator_evicts_nobody(run, second):
