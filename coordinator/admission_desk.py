@@ -1,8 +1,9 @@
 """Who is invited, admitted and evicted: one desk per coordinator, with its books in the run directory.
 
-An invitation admits as many peer ids as it was made for: the same one may come again, another one may not. Evictions
-are published in a signed record until their tickets have ended by themselves, and each coordinator takes over those of
-the others: it refuses whom they evicted, and goes on publishing it if their machines are lost.
+An invitation admits as many peer ids as it was made for: the same one may come again, another one may not. Only the
+desk that made it takes it, so that it is not used once more at each of several coordinators. Evictions are published in
+a signed record until their tickets have ended by themselves, and each coordinator takes over those of the others: it
+refuses whom they evicted, and goes on publishing it if their machines are lost.
 """
 
 from __future__ import annotations
@@ -71,9 +72,15 @@ class AdmissionDesk:
         service.run(add_unary_handler(service.p2p, HANDLER, self._receive), timeout=10)
 
     def invite(self, name: str, role: Role, seconds: float, machines: int) -> str:
-        """The token of a new invitation; raises `NotNow` where everybody may come in anyway."""
+        """The token of a new invitation.
+
+        :raises NotNow: everybody may come in anyway
+        :raises BadInput: of a coordinator, whom only the run's first one can warrant
+        """
         if not self.by_invitation:
             raise NotNow('this run is open to everybody: `admission = "invite"` in its spec closes it')
+        if role == "coordinator" and self.warrant:
+            raise BadInput("only the run's first coordinator can invite another one: run this command there")
         invitation = Invitation(
             run_id=self.board.run_id,
             key=secrets.token_hex(8),
@@ -190,6 +197,11 @@ class AdmissionDesk:
 
     def _redeem(self, token: str, peer_id: str) -> AdmissionAnswer:
         invitation = read_invitation(token, self.board.run_id, self.board.admission.authorities)
+        if invitation.issuer != self.board.identity.peer_id:
+            raise BadInput(
+                f"the invitation was made by coordinator {invitation.issuer}, which alone can count its uses: join "
+                "through the line that came with it"
+            )
         with self._lock:
             books = self._books
             came = books.admitted.get(invitation.key, ())

@@ -147,6 +147,18 @@ def test_whom_one_coordinator_evicted_no_other_one_admits_or_renews(run, second)
     assert not second.admission.admits(anna.peer_id, ticket)
 
 
+def test_an_invitation_is_taken_only_by_the_coordinator_that_made_it(run, second):
+    token = second.invite()
+    assert second.identity.peer_id in run.ask(Identity.generate(), invitation=token).refused
+    assert second.ask(Identity.generate(), invitation=token).ticket is not None
+    assert "another machine" in second.ask(Identity.generate(), invitation=token).refused
+
+
+def test_only_the_first_coordinator_invites_another_one(second):
+    with pytest.raises(BadInput, match="first coordinator can invite another one"):
+        second.invite(role="coordinator")
+
+
 def test_an_invitation_is_withdrawn_whichever_coordinator_evicts_who_came_with_it(run, second):
     anna, token = Identity.generate(), run.invite(machines=2)
     assert run.ask(anna, invitation=token).ticket is not None
