@@ -1,23 +1,23 @@
 """Who is invited, admitted and evicted: one desk per coordinator, with its books in the run directory.
 
-RUN_DIR/admission.json (mode 0600) names which peer ids came with which invitation, and who was evicted and why; it
-holds no secret. An invitation admits as many peer ids as it was made for: the same one may come again, another one
-may not. Evictions are published in a signed record until their tickets have ended by themselves.
+An invitation admits as many peer ids as it was made for: the same one may come again, another one may not. Only the
+desk that made it takes it, so that it is not used once more at each of several coordinators. Evictions are published in
+a signed record until their tickets have ended by themselves, and each coordinator takes over those of the others: it
+refuses whom they evicted, and goes on publishing it if their machines are lost.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from coordinator.admission_books import Books, Eviction, keep_books, load_books
 from coordinator.events import Announce, Event
 from coordinator.settings_desk import NotNow
 from coordinator.status import PeerStatus
@@ -40,29 +40,11 @@ from swarm.warrant import write_warrant
 logger = logging.getLogger(__name__)
 
 RECORD_LIFETIME_SECONDS = 3600.0
+# for how long an eviction is published in a run by invitation: tickets given before everybody heard of it end by then
+LISTED_SECONDS = 2 * TICKET_SECONDS
 # rounds in which a peer did what cannot be, as told by each of several others, before it is evicted
 OFFENCES_BEFORE_EVICTION = 3
 MIN_ACCUSERS = 2
-
-
-class Eviction(BaseModel):
-    """One peer whose admission was ended."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    reason: str
-    time: float
-
-
-class Books(BaseModel):
-    """What the desk must remember: peer ids by invitation, invitations by peer id, and evictions."""
-
-    model_config = ConfigDict(frozen=True)
-
-    admitted: dict[str, tuple[str, ...]] = {}
-    evicted: dict[str, Eviction] = {}
-    withdrawn: tuple[str, ...] = ()
 
 
 class AdmissionDesk:
@@ -83,23 +65,22 @@ class AdmissionDesk:
 
     def load(self) -> None:
         """Take up the books of an earlier start; raises `OperationFailed` if they cannot be read."""
-        try:
-            self._books = Books.model_validate_json(self.path.read_bytes())
-        except FileNotFoundError:
-            return
-        except (OSError, ValidationError) as error:
-            raise OperationFailed(
-                f"{self.path} cannot be read ({error}): restore it, or delete it, which readmits whom it evicted"
-            ) from None
+        self._books = load_books(self.path)
 
     def open(self, service: ServiceThread) -> None:
         """Begin to answer those who want in."""
         service.run(add_unary_handler(service.p2p, HANDLER, self._receive), timeout=10)
 
     def invite(self, name: str, role: Role, seconds: float, machines: int) -> str:
-        """The token of a new invitation; raises `NotNow` where everybody may come in anyway."""
+        """The token of a new invitation.
+
+        :raises NotNow: everybody may come in anyway
+        :raises BadInput: of a coordinator, whom only the run's first one can warrant
+        """
         if not self.by_invitation:
             raise NotNow('this run is open to everybody: `admission = "invite"` in its spec closes it')
+        if role == "coordinator" and self.warrant:
+            raise BadInput("only the run's first coordinator can invite another one: run this command there")
         invitation = Invitation(
             run_id=self.board.run_id,
             key=secrets.token_hex(8),
@@ -125,28 +106,41 @@ class AdmissionDesk:
             )
         eviction = Eviction(name=peer.name, reason=reason, time=time.time())
         with self._lock:
-            books = self._books
-            if len(books.evicted) >= MAX_EVICTED and peer.peer_id not in books.evicted:
-                raise NotNow(f"{MAX_EVICTED} peers are evicted already: this run should be by invitation")
-            keys = [key for key, peers in books.admitted.items() if peer.peer_id in peers]
-            self._write(
-                books.model_copy(
-                    update={
-                        "evicted": {**books.evicted, peer.peer_id: eviction},
-                        "withdrawn": tuple({*books.withdrawn, *keys}),
-                    }
-                )
-            )
-        self.renew()
+            listed = {each for each, other in self._recently_evicted().items() if not other.by}
+            if len(listed | {peer.peer_id}) > MAX_EVICTED:
+                raise NotNow(self._list_is_full())
+            self._write(self._books.with_evicted({peer.peer_id: eviction}))
+        self._publish()
         sentence = f"{peer.name or peer.peer_id} was evicted: {reason}"
         self.announce(Event("evicted", sentence, peer.peer_id, {"name": peer.name, "reason": reason}))
 
     def renew(self) -> None:
-        """Publish whom we have evicted, and hear it ourselves."""
-        now, evicted = time.time(), self._recently_evicted()
+        """Hear whom other coordinators have evicted, and publish that of us all again."""
+        records, admission = self.board.read(EvictionsRecord) or {}, self.board.admission
+        # the authority first: it may have evicted another one, whose word counts no more
+        for coordinator in sorted(records, key=lambda peer: peer not in admission.authorities):
+            if coordinator != self.board.identity.peer_id and admission.admits_coordinator(coordinator):
+                self._hear(coordinator, records[coordinator])
+        self._publish()
+
+    def _hear(self, coordinator: str, record: EvictionsRecord) -> None:
+        eviction = Eviction(name="", reason="by another coordinator", time=time.time(), by=coordinator)
+        with self._lock:
+            self.board.admission.take_evictions(coordinator, record.issued, record.peers)
+            unknown = {*record.peers} - self._books.evicted.keys() - self.board.admission.authorities
+            # not more of them than a record holds: whoever decided it publishes it as well
+            room = MAX_EVICTED - sum(each.by != "" for each in self._recently_evicted().values())
+            if taken := sorted(unknown)[:room]:
+                self._keep_if_possible(self._books.with_evicted(dict.fromkeys(taken, eviction)))
+
+    def _publish(self) -> None:
+        now, recent = time.time(), self._recently_evicted()
+        # our own before what others publish as well
+        evicted = tuple(sorted(recent, key=lambda peer: (recent[peer].by != "", peer))[:MAX_EVICTED])
         if not evicted:
             return
-        self.board.admission.take_evictions(self.board.identity.peer_id, now, evicted)
+        with self._lock:
+            self.board.admission.take_evictions(self.board.identity.peer_id, now, evicted)
         self.board.publish(
             EvictionsRecord(
                 run_id=self.board.run_id,
@@ -192,6 +186,8 @@ class AdmissionDesk:
     def _answer(self, request: AdmissionRequest, peer_id: str) -> AdmissionAnswer:
         if (eviction := self._books.evicted.get(peer_id)) is not None:
             raise BadInput(f"this peer was evicted from the run ({eviction.reason})")
+        if peer_id in self.board.admission.evicted:
+            raise BadInput("this peer was evicted from the run")
         if request.invitation:
             return self._redeem(request.invitation, peer_id)
         old = request.ticket
@@ -201,6 +197,11 @@ class AdmissionDesk:
 
     def _redeem(self, token: str, peer_id: str) -> AdmissionAnswer:
         invitation = read_invitation(token, self.board.run_id, self.board.admission.authorities)
+        if invitation.issuer != self.board.identity.peer_id:
+            raise BadInput(
+                f"the invitation was made by coordinator {invitation.issuer}, which alone can count its uses: join "
+                "through the line that came with it"
+            )
         with self._lock:
             books = self._books
             came = books.admitted.get(invitation.key, ())
@@ -213,8 +214,7 @@ class AdmissionDesk:
                         if len(came) > 1
                         else "the invitation has been used by another machine: ask for another one"
                     )
-                admitted = {**books.admitted, invitation.key: (*came, peer_id)}
-                self._write(books.model_copy(update={"admitted": admitted}))
+                self._write(books.with_admitted(invitation.key, peer_id))
                 sentence = f"{invitation.name} was admitted as {peer_id}"
                 self.announce(Event("admitted", sentence, peer_id, {"name": invitation.name}))
         warrant = ""
@@ -227,24 +227,28 @@ class AdmissionDesk:
     def _ticket(self, peer_id: str, name: str, role: Role) -> Ticket:
         return write_ticket(self.board.identity, self.board.run_id, peer_id, name, role, self.warrant)
 
-    def _recently_evicted(self) -> tuple[str, ...]:
+    def _list_is_full(self) -> str:
+        if self.by_invitation:
+            days = round(LISTED_SECONDS / (24 * 3600))
+            return (
+                f"{MAX_EVICTED} peers were evicted within {days} days: wait until the first is off the list"
+            )
+        return f"{MAX_EVICTED} peers are evicted already: this run should be by invitation"
+
+    def _recently_evicted(self) -> dict[str, Eviction]:
         """Those whose tickets may still hold; in an open run, where there are none, all of them."""
-        since = time.time() - 2 * TICKET_SECONDS if self.by_invitation else 0.0
+        since = time.time() - LISTED_SECONDS if self.by_invitation else 0.0
         evicted = self._books.evicted
-        return tuple(sorted(peer for peer, eviction in evicted.items() if eviction.time > since))
+        return {peer: eviction for peer, eviction in evicted.items() if eviction.time > since}
 
     def _write(self, books: Books) -> None:
         """Keep the books; raises `OperationFailed`, and then nothing has changed."""
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(json.dumps(books.model_dump(mode="json"), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise OperationFailed(
-                f"{self.path} cannot be written ({error.strerror}): nothing was changed"
-            ) from None
+        keep_books(self.path, books)
         self._books = books
+
+    def _keep_if_possible(self, books: Books) -> None:
+        """With what another coordinator decided: it keeps it too, so a full disk here must not end the run."""
+        try:
+            self._write(books)
+        except OperationFailed as error:
+            logger.warning("%s", error)

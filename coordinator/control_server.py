@@ -50,9 +50,13 @@ class ControlServer:
     def __init__(self, service: ControlService, token: str, place: str, tls: Tls | None = None):
         self._host, port = parse_host_port(place, "--control")
         self._service, self._health = service, health.HealthServicer()
+        strangers, owners = (
+            ThreadPoolExecutor(MAX_WATCHERS + CALLS_BESIDE_WATCHERS, thread_name_prefix=name)
+            for name in ("control-open", "control")
+        )
         self._server = grpc.server(
-            ThreadPoolExecutor(MAX_WATCHERS + CALLS_BESIDE_WATCHERS, thread_name_prefix="control"),
-            interceptors=[TokenCheck(token)],
+            strangers,
+            interceptors=[TokenCheck(token, owners)],
             # a second server on the same port must be told so
             options=[("grpc.so_reuseport", 0)],
         )

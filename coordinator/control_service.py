@@ -1,22 +1,25 @@
 """The control API's methods over one run: what is asked goes to the run's parts, errors become status codes.
 
 A new method is a line in `control.proto`, a method here, and, if it only reads, its name in `READING`: everything else
-needs the token.
+but health checking needs the token. Who has it is served by threads of its own, see `TokenCheck`.
 """
 
 from __future__ import annotations
 
+import functools
 import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 import grpc
+from grpc_health.v1 import health
 
 from coordinator import control_pb2, control_pb2_grpc
 from coordinator.admission_desk import AdmissionDesk
@@ -30,6 +33,7 @@ from swarm.ticket import Role
 
 SERVICE = "artel.control.v1.Control"
 READING = frozenset({"GetRun", "ListPeers", "GetPeer", "Watch", "ListCheckpoints", "GetSettings"})
+# of those who have the token, and again of all others
 MAX_WATCHERS = 16
 SHORTEST_PERIOD, LONGEST_PERIOD = 0.2, 60.0
 LONGEST_SILENCE_SECONDS = 10.0
@@ -38,6 +42,9 @@ MAX_INVITATION_SECONDS = 366 * 24 * 3600.0
 MAX_INVITED_MACHINES = 10_000
 MAX_NAME_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 200
+
+# of the call that is being served
+_has_token: ContextVar[bool] = ContextVar("has_token", default=False)
 
 
 class NotFound(BadInput):
@@ -68,7 +75,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     def __init__(self, run: ControlledRun):
         self.run = run
         self.stopping = threading.Event()
-        self._watchers = threading.BoundedSemaphore(MAX_WATCHERS)
+        self._watchers = {known: threading.BoundedSemaphore(MAX_WATCHERS) for known in (True, False)}
 
     def GetRun(self, request: Any, context: grpc.ServicerContext) -> control_pb2.Run:
         return to_message(self.run.status(), control_pb2.Run())
@@ -93,12 +100,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         with _explained(context):
             if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
                 raise BadInput(f"period must lie between {SHORTEST_PERIOD} and {LONGEST_PERIOD} seconds")
-        if not self._watchers.acquire(blocking=False):
+        watchers = self._watchers[_has_token.get()]
+        if not watchers.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} callers watch already")
         try:
             yield from self._changes(context, period)
         finally:
-            self._watchers.release()
+            watchers.release()
 
     def ListCheckpoints(
         self, request: Any, context: grpc.ServicerContext
@@ -185,18 +193,30 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
 
 class TokenCheck(grpc.ServerInterceptor):
-    """Refuses every method of our service that is not in `READING` unless the caller shows the token."""
+    """Refuses every method that is neither in `READING` nor of health checking, unless the caller shows the token.
 
-    def __init__(self, token: str):
-        self._expected = f"Bearer {token}".encode()
+    Anybody can hold the threads that serve strangers, for instance by calls whose message never comes. So whoever shows
+    the token is served by others.
+
+    :param pool: threads for calls of our service with the token
+    """
+
+    def __init__(self, token: str, pool: ThreadPoolExecutor):
+        self._expected, self._pool = f"Bearer {token}".encode(), pool
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         service, _slash, method = handler_call_details.method.lstrip("/").partition("/")
-        if service != SERVICE or method in READING or self._is_shown(handler_call_details):
-            return continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        shown = self._is_shown(handler_call_details)
+        if not shown and service != health.SERVICE_NAME and not (service == SERVICE and method in READING):
+            # as if many messages came, because that does not wait for the first one
+            return grpc.stream_unary_rpc_method_handler(_refuse)
+        handler = continuation(handler_call_details)
+        if not shown or service != SERVICE or handler is None:
+            return handler
+        _has_token.set(True)
+        return _served_by(self._pool, handler)
 
     def _is_shown(self, details: grpc.HandlerCallDetails) -> bool:
         metadata = dict(details.invocation_metadata or ())
@@ -204,7 +224,18 @@ class TokenCheck(grpc.ServerInterceptor):
         return hmac.compare_digest(shown.encode() if isinstance(shown, str) else shown, self._expected)
 
 
-def _refuse(_request: Any, context: grpc.ServicerContext) -> None:
+def _served_by(pool: ThreadPoolExecutor, handler: Any) -> Any:
+    """The handler of one of our methods, which all take one message, with threads of its own."""
+    if handler.response_streaming:
+        call, make = functools.partial(handler.unary_stream), grpc.unary_stream_rpc_method_handler
+    else:
+        call, make = functools.partial(handler.unary_unary), grpc.unary_unary_rpc_method_handler
+    # grpc has no other place for it; its own health checking uses this one
+    call.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return make(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _refuse(_requests: Any, context: grpc.ServicerContext) -> None:
     context.abort(
         grpc.StatusCode.UNAUTHENTICATED,
         "this needs the token in control.token of the coordinator's run directory, as `authorization: Bearer TOKEN`",

@@ -46,7 +46,7 @@ def be_commissioned(
     """Fetch the run's bundle from any participant, and have ourselves warranted.
 
     :param authority_path: the authority's key, with which we warrant ourselves; without it `credentials` hold the
-        invitation, and the first contact must be the authority
+        invitation, which the authority must have made and redeems
     :raises BadInput: there is no key, no address, or the run there is another one, or does not want us
     """
     authority = _authority_of(authority_path) if authority_path is not None else None
@@ -76,7 +76,7 @@ def be_commissioned(
     if not is_warranted(warrant, spec.run_id, identity.peer_id, [signed.open().authority]):
         raise BadInput(
             "the ticket given does not make this machine a coordinator: it takes one of `coordinator invite NAME "
-            "--role coordinator`, used for the first time, and the first coordinator's address"
+            "--role coordinator`, used for the first time"
         )
     return Commission(manifest=signed, warrant=warrant)
 

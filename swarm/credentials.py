@@ -21,9 +21,9 @@ from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.admission import parse_ticket
-from swarm.errors import BadInput
+from swarm.errors import BadInput, OperationFailed
 from swarm.service import ServiceThread
-from swarm.ticket import MAX_TOKEN_CHARACTERS, Ticket
+from swarm.ticket import MAX_TOKEN_CHARACTERS, Ticket, issuer_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,21 @@ class Credentials:
         """The ticket as JSON; nothing if we have none."""
         return b"" if self.ticket is None else self.ticket.model_dump_json().encode()
 
-    async def redeem(self, p2p: P2P, coordinator: str) -> None:
-        """Turn the invitation into a ticket; raises `BadInput` with the coordinator's words if it refuses."""
-        answer = await ask(p2p, coordinator, AdmissionRequest(invitation=self.token or ""))
+    async def redeem(self, p2p: P2P) -> None:
+        """Turn the invitation into a ticket, which only the coordinator that made it can.
+
+        :raises BadInput: it refuses, in its words
+        :raises OperationFailed: it cannot be reached
+        """
+        token = self.token or ""
+        coordinator, run_id = issuer_of(token)
+        try:
+            answer = await ask(p2p, coordinator, AdmissionRequest(invitation=token))
+        except ConnectionError:
+            raise OperationFailed(
+                f"coordinator {coordinator} of run {run_id}, which made the invitation, cannot be reached: try again "
+                "when it is up, with the line that came with the invitation, or ask for a new one"
+            ) from None
         if answer.ticket is None:
             raise BadInput(answer.refused or "the coordinator gave no ticket: ask the operator of the run")
         self.warrant = answer.warrant

@@ -2,8 +2,9 @@
 
 A ticket is signed by the run's authority, or by a coordinator that the authority has warranted, over the run, one peer
 id, its name, its role and its end. The peer id is the libp2p identity, so a ticket is worth nothing to anybody else: it
-is shown openly, in records and in calls. An invitation is a token that turns into a ticket for whoever shows it first;
-it is a secret, travels to the coordinator only, and is never logged.
+is shown openly, in records and in calls. An invitation is a token that turns into a ticket for whoever shows it first
+to the coordinator that made it, which alone knows how often it was used; it is a secret, travels to that coordinator
+only, and is never logged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.errors import BadInput
-from swarm.identity import Identity, verify
+from swarm.identity import SIGNATURE_BYTES, Identity, verify
 from swarm.warrant import is_warranted
 
 TOKEN_PREFIX = "artel-"
@@ -129,14 +130,7 @@ def write_invitation(issuer: Identity, invitation: Invitation) -> str:
 
 def read_invitation(token: str, run_id: str, authorities: Iterable[str]) -> Invitation:
     """The invitation behind a token; raises `BadInput` in words that do not repeat the token."""
-    raw = _decode(token)
-    signature, payload = raw[:64], raw[64:]
-    try:
-        invitation = Invitation.model_validate_json(payload)
-    except ValidationError:
-        raise BadInput(
-            "the ticket given is not one of Artel's: copy the whole token of `coordinator invite`"
-        ) from None
+    invitation, payload, signature = _parse(token)
     if invitation.run_id != run_id:
         raise BadInput(f"the ticket given is for the run {invitation.run_id}, and this is {run_id}")
     message = _invitation_message(payload)
@@ -147,10 +141,28 @@ def read_invitation(token: str, run_id: str, authorities: Iterable[str]) -> Invi
     return invitation
 
 
+def issuer_of(token: str) -> tuple[str, str]:
+    """(peer id, run id) of the coordinator that made an invitation, by its own word; raises `BadInput`."""
+    invitation, _payload, _signature = _parse(token)
+    return invitation.issuer, invitation.run_id
+
+
 def require_token(token: str) -> str:
     """The token, if it looks like one; raises `BadInput`, so that a slip is told before anything is started."""
     _decode(token)
     return token.strip()
+
+
+def _parse(token: str) -> tuple[Invitation, bytes, bytes]:
+    """The invitation, and its payload and signature, which is not checked yet."""
+    raw = _decode(token)
+    signature, payload = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
+    try:
+        return Invitation.model_validate_json(payload), payload, signature
+    except ValidationError:
+        raise BadInput(
+            "the ticket given is not one of Artel's: copy the whole token of `coordinator invite`"
+        ) from None
 
 
 def _decode(token: str) -> bytes:
@@ -160,7 +172,7 @@ def _decode(token: str) -> bytes:
             raise ValueError
         padded = text.removeprefix(TOKEN_PREFIX)
         raw = base64.b64decode(padded + "=" * (-len(padded) % 4), altchars=b"-_", validate=True)
-        if len(raw) <= 64:
+        if len(raw) <= SIGNATURE_BYTES:
             raise ValueError
     except (ValueError, binascii.Error):
         raise BadInput(

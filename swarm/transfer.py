@@ -105,7 +105,8 @@ def fetch_bundle(
     :param credentials: what to show where the run is by invitation
     :returns: the signed manifest and a folder with all files of the bundle
     :raises BadInput: the bundle is signed by somebody else than the address names, or is another run, or is not for us
-    :raises OperationFailed: nobody answered, a file was damaged, or the disk is full
+    :raises OperationFailed: nobody answered, or not the coordinator that made our invitation; a file was damaged; the
+        disk is full
     """
     fetching = _fetch_bundle(
         addresses, cache, fingerprint, authority, progress or (lambda *_: None), credentials
@@ -202,10 +203,10 @@ async def fetch_manifest(
         answer = await _ask_for_manifest(p2p, address, b"")
     else:
         if credentials.ticket is None and credentials.token is not None:
-            await credentials.redeem(p2p, address.peer_id)
+            await credentials.redeem(p2p)
         answer = await _ask_for_manifest(p2p, address, credentials.show())
         if _refusal(answer) and credentials.token is not None:  # the kept ticket no longer holds
-            await credentials.redeem(p2p, address.peer_id)
+            await credentials.redeem(p2p)
             answer = await _ask_for_manifest(p2p, address, credentials.show())
     if refusal := _refusal(answer):
         raise BadInput(refusal)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
 
-from coordinator.admission_desk import OFFENCES_BEFORE_EVICTION, AdmissionDesk
+from coordinator.admission_desk import LISTED_SECONDS, OFFENCES_BEFORE_EVICTION, AdmissionDesk
 from coordinator.settings_desk import NotNow
 from swarm.admission import Admission
 from swarm.credentials import AdmissionAnswer, AdmissionRequest
@@ -16,31 +17,43 @@ from swarm.identity import Identity
 from swarm.records import EvictionsRecord, PeerRecord
 from swarm.states import PeerState
 from swarm.ticket import TICKET_SECONDS, Role, write_ticket
-from swarm.warrant import is_warranted
+from swarm.warrant import is_warranted, write_warrant
 from tests.coordinator.runs import peer
 
 RUN = "run-0123"
 
 
 class Run:
-    """A run's first coordinator with its desk; the board keeps what is published."""
+    """A run's first coordinator with its desk; the board keeps what is published.
 
-    def __init__(self, folder, by_invitation: bool = True):
+    :param first: that coordinator, for a further one, which shares its board
+    """
+
+    def __init__(self, folder, by_invitation: bool = True, first: Run | None = None):
         self.identity, self.run_id = Identity.generate(), RUN
-        self.admission = Admission(RUN, [self.identity.peer_id], by_invitation=by_invitation)
+        authority = (first or self).identity
+        self.admission = Admission(RUN, [authority.peer_id], by_invitation=by_invitation)
         self.published: list[EvictionsRecord] = []
+        self.records: dict[str, EvictionsRecord] = first.records if first is not None else {}
         self.events: list[tuple[str, str]] = []
         self.desk = AdmissionDesk(
             self,
             folder / "admission.json",
             lambda event: self.events.append((event.kind, event.sentence)),
-            "",
+            write_warrant(authority, RUN, self.identity.peer_id) if first is not None else "",
             by_invitation=by_invitation,
         )
 
     def publish(self, record: EvictionsRecord) -> bool:
         self.published.append(record)
+        self.records[self.identity.peer_id] = record
         return True
+
+    def read(self, _kind) -> dict[str, EvictionsRecord]:
+        return dict(self.records)
+
+    def evict(self, peer_id: str, reason: str = "sends junk") -> None:
+        self.desk.evict(peer(1).model_copy(update={"peer_id": peer_id, "name": "anna"}), reason)
 
     def invite(self, machines: int = 1, role: Role = "peer", seconds: float = 60.0) -> str:
         return self.desk.invite("anna", role, seconds, machines)
@@ -58,6 +71,13 @@ class Run:
 @pytest.fixture
 def run(tmp_path) -> Run:
     return Run(tmp_path)
+
+
+@pytest.fixture
+def second(run, tmp_path) -> Run:
+    """A further coordinator of the same run."""
+    (tmp_path / "second").mkdir()
+    return Run(tmp_path / "second", first=run)
 
 
 def test_an_invitation_admits_as_many_machines_as_it_says_and_the_same_one_again(run):
@@ -104,7 +124,7 @@ def test_a_further_coordinator_gets_the_authoritys_warrant(run):
 def test_an_eviction_is_published_kept_and_ends_the_invitation(run, tmp_path):
     anna, token = Identity.generate(), run.invite(machines=2)
     ticket = run.ask(anna, invitation=token).ticket
-    run.desk.evict(peer(1).model_copy(update={"peer_id": anna.peer_id, "name": "anna"}), "sends junk")
+    run.evict(anna.peer_id)
     assert run.published[-1].peers == (anna.peer_id,)
     assert ("evicted", "anna was evicted: sends junk") in run.events
     assert not run.admission.admits(anna.peer_id, ticket)
@@ -115,6 +135,93 @@ def test_an_eviction_is_published_kept_and_ends_the_invitation(run, tmp_path):
     again.load()
     again.renew()
     assert run.published[-1].peers == (anna.peer_id,)
+
+
+def test_whom_one_coordinator_evicted_no_other_one_admits_or_renews(run, second):
+    anna, token = Identity.generate(), run.invite(machines=2)
+    ticket = run.ask(anna, invitation=token).ticket
+    run.evict(anna.peer_id)
+    second.desk.renew()
+    assert "evicted" in second.ask(anna, ticket=ticket).refused
+    assert "evicted" in second.ask(anna, invitation=second.invite()).refused
+    assert not second.admission.admits(anna.peer_id, ticket)
+
+
+def test_an_invitation_is_taken_only_by_the_coordinator_that_made_it(run, second):
+    token = second.invite()
+    assert second.identity.peer_id in run.ask(Identity.generate(), invitation=token).refused
+    assert second.ask(Identity.generate(), invitation=token).ticket is not None
+    assert "another machine" in second.ask(Identity.generate(), invitation=token).refused
+
+
+def test_only_the_first_coordinator_invites_another_one(second):
+    with pytest.raises(BadInput, match="first coordinator can invite another one"):
+        second.invite(role="coordinator")
+
+
+def test_an_invitation_is_withdrawn_whichever_coordinator_evicts_who_came_with_it(run, second):
+    anna, token = Identity.generate(), run.invite(machines=2)
+    assert run.ask(anna, invitation=token).ticket is not None
+    second.evict(anna.peer_id)
+    run.desk.renew()
+    assert "withdrawn" in run.ask(Identity.generate(), invitation=token).refused
+
+
+def test_an_eviction_outlives_the_machine_of_the_coordinator_that_decided_it(run, second, tmp_path):
+    anna = Identity.generate()
+    ticket = run.ask(anna, invitation=run.invite()).ticket
+    run.evict(anna.peer_id)
+    second.desk.renew()
+    assert second.published[-1].peers == (anna.peer_id,)
+    del run.records[run.identity.peer_id]
+
+    again = Run(tmp_path / "second", first=run)
+    again.desk.load()
+    again.desk.renew()
+    assert again.published[-1].peers == (anna.peer_id,)
+    assert "evicted" in again.ask(anna, ticket=ticket).refused
+
+
+def test_what_others_evict_takes_no_place_from_our_own_and_the_list_stays_bounded(run, second, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 2)
+    theirs = [Identity.generate().peer_id for _ in range(2)]
+    ours = Identity.generate().peer_id
+    for peer_id in theirs:
+        second.evict(peer_id)
+    run.desk.renew()
+    run.evict(ours)
+    assert ours in run.published[-1].peers
+    assert len(run.published[-1].peers) == 2
+    assert run.admission.evicted == {*theirs, ours}
+
+
+def test_the_list_of_the_evicted_is_bounded_and_old_evictions_make_room(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 2)
+    old, *recent, another = (Identity.generate().peer_id for _ in range(4))
+    long_ago = {"name": "old", "reason": "sent junk", "time": time.time() - LISTED_SECONDS - 1}
+    (tmp_path / "admission.json").write_text(json.dumps({"evicted": {old: long_ago}}))
+    run.desk.load()
+    for peer_id in (*recent, recent[0]):
+        run.evict(peer_id)
+    assert run.published[-1].peers == tuple(sorted(recent))
+    with pytest.raises(NotNow, match="within 14 days: wait"):
+        run.evict(another)
+
+
+def test_a_full_list_of_an_open_run_is_told_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.admission_desk.MAX_EVICTED", 1)
+    run = Run(tmp_path, by_invitation=False)
+    run.evict(Identity.generate().peer_id)
+    with pytest.raises(NotNow, match="should be by invitation"):
+        run.evict(Identity.generate().peer_id)
+
+
+def test_an_evicted_coordinator_evicts_nobody(run, second):
+    anna = Identity.generate()
+    second.evict(anna.peer_id)
+    run.evict(second.identity.peer_id)
+    run.desk.renew()
+    assert anna.peer_id not in run.admission.evicted
 
 
 def test_the_first_coordinator_cannot_be_evicted(run):

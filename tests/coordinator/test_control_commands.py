@@ -6,21 +6,25 @@ import datetime
 import math
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from typer.testing import CliRunner
 
-from coordinator import control_pb2
+from coordinator import control_pb2, control_pb2_grpc
 from coordinator.checkpoints import Checkpoint
 from coordinator.cli import app
 from coordinator.control_commands import parse_settings
 from coordinator.control_messages import to_message
-from coordinator.control_server import ControlServer, Tls
-from coordinator.control_service import SERVICE, ControlledRun, ControlService
+from coordinator.control_server import CALLS_BESIDE_WATCHERS, ControlServer, Tls
+from coordinator.control_service import MAX_WATCHERS, SERVICE, ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
 from coordinator.status import CheckpointStatus
 from swarm.cli_support import exit_code_of
@@ -28,6 +32,7 @@ from swarm.errors import BadInput, OperationFailed
 from tests.coordinator.runs import peer, run_status
 from tests.coordinator.test_settings_desk import Swarm
 
+OWNER = [("authorization", "Bearer token")]
 STATUS = run_status(
     peer(1, loss=5.5, error="нет группы", reloads={"fell behind": 2}),
     peer(2, "lost"),
@@ -179,9 +184,6 @@ def test_a_port_in_use_and_a_place_that_is_none(tmp_path):
 
 
 def test_watchers_are_limited_and_streams_end_with_the_server(tmp_path):
-    from coordinator import control_pb2, control_pb2_grpc
-    from coordinator.control_service import MAX_WATCHERS
-
     service = ControlService(run_of(Swarm(tmp_path)))
     server = ControlServer(service, "token", "127.0.0.1:0")
     server.start()
@@ -202,6 +204,80 @@ def test_watchers_are_limited_and_streams_end_with_the_server(tmp_path):
         for stream in streams:
             for _message in stream:
                 pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[grpc.Channel, control_pb2_grpc.ControlStub]]:
+    """The API of a made-up run, and a connection to it."""
+    server = ControlServer(ControlService(run_of(Swarm(folder))), "token", "127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(server.address) as channel:
+            yield channel, control_pb2_grpc.ControlStub(channel)
+    finally:
+        server.stop()
+
+
+def code_of(call: Callable[[], object]) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as refused:
+        call()
+    return refused.value.code()
+
+
+@pytest.mark.parametrize("method", ["GetRun", "Watch"])
+def test_strangers_whose_calls_never_end_hold_up_nobody_who_has_the_token(tmp_path, method):
+    end = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        end.wait()
+        yield from ()
+
+    with serving(tmp_path) as (channel, api):
+        unfinished = channel.stream_stream(f"/{SERVICE}/{method}")
+        held = [unfinished(nothing()) for _ in range(2 * (MAX_WATCHERS + CALLS_BESIDE_WATCHERS))]
+        assert api.GetRun(control_pb2.GetRunRequest(), metadata=OWNER, timeout=30).run_id == "test"
+        assert api.Pause(control_pb2.PauseRequest(), metadata=OWNER, timeout=30).from_step
+        for call in held:
+            call.cancel()
+        end.set()
+
+
+def test_strangers_and_owners_watch_without_taking_each_others_places(tmp_path):
+    def watch(metadata: list[tuple[str, str]]) -> Iterator[control_pb2.Run]:
+        return api.Watch(control_pb2.WatchRequest(), metadata=metadata, timeout=60)
+
+    with serving(tmp_path) as (_channel, api):
+        streams = [watch(metadata) for metadata in ([], OWNER) for _ in range(MAX_WATCHERS)]
+        assert {next(stream).run_id for stream in streams} == {"test"}
+        for metadata in ([], OWNER):
+            assert code_of(partial(next, watch(metadata))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert api.Pause(control_pb2.PauseRequest(), metadata=OWNER, timeout=30).from_step
+
+
+def test_reflection_needs_the_token_and_a_refusal_waits_for_no_message(tmp_path):
+    end = threading.Event()
+
+    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        end.wait()
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    with serving(tmp_path) as (channel, _api):
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        assert code_of(lambda: next(ask(requests(), timeout=30))) is grpc.StatusCode.UNAUTHENTICATED
+        end.set()
+        told = next(ask(requests(), metadata=OWNER, timeout=30))
+        assert SERVICE in {each.name for each in told.list_services_response.service}
+
+
+def test_health_is_told_to_everybody_and_its_streams_hold_no_threads(tmp_path):
+    with serving(tmp_path) as (channel, api):
+        health, wanted = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service=SERVICE)
+        streams = [
+            health.Watch(wanted, timeout=60) for _ in range(2 * (MAX_WATCHERS + CALLS_BESIDE_WATCHERS))
+        ]
+        assert {next(stream).status for stream in streams} == {health_pb2.HealthCheckResponse.SERVING}
+        assert health.Check(wanted, timeout=30).status == health_pb2.HealthCheckResponse.SERVING
+        assert api.GetRun(control_pb2.GetRunRequest(), timeout=30).run_id == "test"
 
 
 def test_over_tls(tmp_path, capsys):
@@ -286,8 +362,6 @@ def test_numbers_that_are_not_finite_are_left_out_of_messages():
 def test_the_generated_code_is_of_this_description(tmp_path):
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
     from grpc_tools import protoc
-
-    from coordinator import control_pb2
 
     root = Path(__file__).parents[2]
     out = tmp_path / "described"

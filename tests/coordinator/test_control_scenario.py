@@ -89,7 +89,7 @@ def test_a_run_is_watched_changed_paused_resumed_and_finished(make_swarm, make_s
 
     with grpc.insecure_channel(address) as channel:
         api = control_pb2_grpc.ControlStub(channel)
-        check_reading(channel, api)
+        check_reading(channel, api, token)
         check_refusals(api, token)
 
     change = answer(swarm, "set", f"target_batch_size={LARGER_BATCH}", "learning_rate_scale=0.5")
@@ -189,14 +189,16 @@ def child_for_checkpoints(pid: int) -> int:
     return next(each for each, command in commands.items() if "checkpoint_process" in command)
 
 
-def check_reading(channel: grpc.Channel, api: control_pb2_grpc.ControlStub) -> None:
+def check_reading(channel: grpc.Channel, api: control_pb2_grpc.ControlStub, token: str) -> None:
     health = health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service="artel.control.v1.Control"), timeout=10
     )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     told = next(
-        reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([asked]), timeout=10)
+        reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            iter([asked]), timeout=10, metadata=[("authorization", f"Bearer {token}")]
+        )
     )
     assert "artel.control.v1.Control" in {each.name for each in told.list_services_response.service}
 

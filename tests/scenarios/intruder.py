@@ -209,7 +209,7 @@ def insider(setup: Setup) -> tuple[RunSpec, TiedDHT, RecordBoard]:
         async def redeem() -> None:
             with daemons_tied_to_us():
                 p2p = await setup.open_p2p()
-            await credentials.redeem(p2p, setup.peer_id)
+            await credentials.redeem(p2p)
             await p2p.shutdown()
 
         asyncio.run(redeem())

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from swarm.addresses import Address, parse_address
 from swarm.admission import Admission
 from swarm.bundle import BundleCache, SignedManifest, file_digest, pack_bundle
+from swarm.credentials import HANDLER, AdmissionAnswer, AdmissionRequest, Credentials
 from swarm.dht import open_dht
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
 from swarm.service import ServiceThread, add_stream_handler, add_unary_handler
 from swarm.spec import RunSpec
+from swarm.ticket import Invitation, write_invitation, write_ticket
 from swarm.transfer import FILE_HANDLER, MANIFEST_HANDLER, BundleServer, fetch_bundle
 
 LARGE = 3 * 2**20
@@ -143,3 +147,66 @@ def test_without_a_fingerprint_only_the_authoritys_own_address_is_believed(serve
     finally:
         service.stop()
         dht.shutdown()
+
+
+def test_an_invitation_goes_to_the_coordinator_that_made_it_whoever_serves_the_bundle(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    newcomer = Identity.load_or_create(tmp_path / "newcomer.key")
+    with node(tmp_path / "first.key") as (first, service, address), node(tmp_path / "other.key") as other:
+        spec = RunSpec(name="served", admission="invite")
+        signed = pack_bundle(tmp_path / "bundle", spec, first)
+        BundleServer(tmp_path / "bundle", Admission(spec.run_id, [first.peer_id], by_invitation=True)).start(
+            other.service
+        )
+
+        async def admit(request: bytes, _context: object) -> bytes:
+            assert AdmissionRequest.model_validate_json(request).invitation == token
+            ticket = write_ticket(first, spec.run_id, newcomer.peer_id, "anna")
+            return AdmissionAnswer(ticket=ticket).model_dump_json().encode()
+
+        service.run(add_unary_handler(service.p2p, HANDLER, admit), timeout=10)
+        token = invitation(first, spec.run_id)
+        known = fetch_with(token, [other.address, address], tmp_path, signed.fingerprint)
+        assert known == signed
+        lost = invitation(Identity.generate(), spec.run_id)
+        (tmp_path / "ticket.json").unlink()
+        with pytest.raises(OperationFailed, match=f"of run {spec.run_id}, which made the invitation, cannot"):
+            fetch_with(lost, [other.address, address], tmp_path, signed.fingerprint)
+
+
+class Node(NamedTuple):
+    identity: Identity
+    service: ServiceThread
+    address: Address
+
+
+@contextmanager
+def node(identity_path: Path) -> Iterator[Node]:
+    identity = Identity.load_or_create(identity_path)
+    dht = open_dht(identity_path=identity_path, admission=Admission("test", ()))
+    service = ServiceThread(dht)
+    try:
+        yield Node(identity, service, parse_address(str(dht.get_visible_maddrs()[0])))
+    finally:
+        service.stop()
+        dht.shutdown()
+
+
+def invitation(issuer: Identity, run_id: str) -> str:
+    return write_invitation(
+        issuer,
+        Invitation(
+            run_id=run_id,
+            key="0" * 16,
+            name="anna",
+            role="peer",
+            expires=time.time() + 60,
+            issuer=issuer.peer_id,
+        ),
+    )
+
+
+def fetch_with(token: str, addresses: list[Address], folder: Path, fingerprint: str) -> SignedManifest:
+    credentials = Credentials(folder / "newcomer.key", folder / "ticket.json", token)
+    cache = BundleCache(folder / "cache")
+    return fetch_bundle(addresses, cache, fingerprint=fingerprint, credentials=credentials)[0]
