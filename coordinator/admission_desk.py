@@ -7,9 +7,7 @@ may not. Evictions are published in a signed record until their tickets have end
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -36,6 +34,7 @@ from swarm.ticket import (
     write_ticket,
 )
 from swarm.warrant import write_warrant
+from swarm.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -235,14 +234,8 @@ class AdmissionDesk:
 
     def _write(self, books: Books) -> None:
         """Keep the books; raises `OperationFailed`, and then nothing has changed."""
-        temporary = self.path.with_suffix(".tmp")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(json.dumps(books.model_dump(mode="json"), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            write_whole(self.path, books.model_dump_json(indent=1).encode(), mode=0o600)
         except OSError as error:
             raise OperationFailed(
                 f"{self.path} cannot be written ({error.strerror}): nothing was changed"
