@@ -80,10 +80,6 @@ class RunDirectory:
         """Keep what makes this coordinator one of a run that another one began."""
         write_whole(self.commission_path, commission.encode())
 
-    def write_totals(self, totals: str) -> None:
-        """Keep the running totals of samples for the next start."""
-        write_whole(self.totals_path, totals.encode())
-
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""
         write_whole(self.join_path, f"{line}\n".encode())

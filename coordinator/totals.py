@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+logger = logging.getLogger(__name__)
+
+# a machine that slept over a long weekend goes on with the counters it had: they must be known still
+FORGOTTEN_AFTER_SECONDS = 7 * 24 * 3600.0
 
 
 class Counters(BaseModel):
@@ -49,7 +55,7 @@ class Counters(BaseModel):
 
 
 class Totals(BaseModel):
-    """Samples in all and by peer.
+    """Samples in all and by peer, without the peers that have not been heard for long.
 
     >>> totals = Totals()
     >>> totals.count("peer", Counters(contributed=96, computed=128))
@@ -62,6 +68,8 @@ class Totals(BaseModel):
     by_peer: dict[str, Counters] = {}
     # the last counters seen of each peer
     last: dict[str, Counters] = {}
+    # seconds, of those in which a coordinator listened, since each peer was counted
+    unheard: dict[str, float] = {}
 
     def count(self, peer_id: str, now: Counters) -> None:
         """Add what a peer's counters have grown by; a counter that fell belongs to a restarted peer."""
@@ -70,11 +78,28 @@ class Totals(BaseModel):
         self.all += growth
         self.by_peer[peer_id] = self.by_peer.get(peer_id, Counters()) + growth
         self.last[peer_id] = now
+        self.unheard[peer_id] = 0.0
+
+    def age(self, seconds: float) -> None:
+        """Let time pass in which a coordinator listened; who was silent for long is forgotten, except in `all`."""
+        for peer_id in list(self.last):
+            self.unheard[peer_id] = self.unheard.get(peer_id, 0.0) + seconds
+            if self.unheard[peer_id] > FORGOTTEN_AFTER_SECONDS:
+                for numbers in (self.by_peer, self.last, self.unheard):
+                    del numbers[peer_id]
 
     @classmethod
     def load(cls, path: Path) -> Totals:
-        """Totals kept by an earlier coordinator; zero if there are none that can be read."""
+        """Totals kept by an earlier coordinator; zero, with a word in the log, if they cannot be read."""
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValidationError) as error:
+            logger.warning(
+                "%s cannot be read (%s): the run's samples are counted from zero; to go on from a copy of it, stop "
+                "the coordinator and put the copy there",
+                path,
+                str(error).splitlines()[0],
+            )
             return cls()
