@@ -1,12 +1,10 @@
-"""Metrics out: Prometheus, Grafana's file, CSV, TensorBoard files, Weights & Biases where it is installed."""
+"""Metrics out: Prometheus, Grafana's file, CSV, TensorBoard files."""
 
 import csv
 import io
 import json
 import re
 import sqlite3
-import sys
-import types
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +18,7 @@ from coordinator import history_export
 from coordinator.dashboard import create_app
 from coordinator.history import History
 from coordinator.history_export import Table, csv_lines
-from coordinator.metric_logs import MetricLogError, TensorBoardLog, WandbLog, step_metrics
+from coordinator.metric_logs import MetricLogError, TensorBoardLog, step_metrics
 from coordinator.prometheus import render
 from coordinator.status import CheckpointStatus, RunStatus
 from tests.coordinator.runs import T0, peer, run_status
@@ -212,30 +210,3 @@ def test_a_full_disk_ends_the_tensorboard_files_and_nothing_else(
     log.write({"loss/train": 1.0}, 2, T0)
     log.close()
     assert "given up" in caplog.text
-
-
-def test_wandb_only_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MetricLogError, match="pip install wandb"):
-        WandbLog("project", "run", tmp_path)
-
-
-def test_wandb_gets_the_metrics_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, dict]] = []
-
-    class Run:
-        def log(self, metrics: dict, step: int) -> None:
-            if step == 2:
-                raise ConnectionError("no network")
-            sent.append((step, metrics))
-
-        def finish(self) -> None:
-            sent.append((-1, {}))
-
-    fake = types.SimpleNamespace(init=lambda **settings: Run())
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WandbLog("project", "run", tmp_path)
-    for step in (1, 2, 3):
-        log.write({"loss/train": 5.0}, step, T0)
-    log.close()
-    assert sent == [(1, {"loss/train": 5.0, "time": T0})]
