@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarm.errors import OperationFailed
+from swarm.whole_file import write_whole
 
 
 class Eviction(BaseModel):
@@ -66,13 +65,7 @@ def load_books(path: Path) -> Books:
 
 def keep_books(path: Path, books: Books) -> None:
     """Write them, wholly or not at all; raises `OperationFailed`."""
-    temporary = path.with_suffix(".tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(books.model_dump(mode="json"), indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, books.model_dump_json(indent=1).encode(), mode=0o600)
     except OSError as error:
         raise OperationFailed(f"{path} cannot be written ({error.strerror}): nothing was changed") from None

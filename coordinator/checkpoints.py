@@ -36,6 +36,7 @@ from swarm.bundle import file_digest
 from swarm.errors import OperationFailed
 from swarm.spec import RunSpec
 from swarm.training_state import TrainingState
+from swarm.whole_file import sync
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class CheckpointStore:
                 self._point_latest(others[-1])
             os.replace(final, replaced)
         os.replace(temporary, final)
-        _sync_directory(self.directory)
+        sync(self.directory)
         if replaced.exists():
             self._end_replacement(replaced)
         return final
@@ -179,7 +180,7 @@ class CheckpointStore:
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)
         os.replace(link, self.directory / LATEST)
-        _sync_directory(self.directory)
+        sync(self.directory)
 
     def _thin_out(self) -> None:
         checkpoints = self.list()
@@ -273,17 +274,5 @@ def _files(directory: Path) -> Iterator[Path]:
 
 def _sync_tree(directory: Path) -> None:
     for path in _files(directory):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(directory)

@@ -128,22 +128,20 @@ class Device(_message.Message):
     def __init__(self, utilization: _Optional[float] = ..., memory: _Optional[float] = ..., power: _Optional[float] = ..., temperature: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("step", "path", "heldout_loss", "digest", "saved_at", "size_bytes", "heldout_accuracy")
+    __slots__ = ("step", "path", "heldout_loss", "digest", "saved_at", "heldout_accuracy")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SAVED_AT_FIELD_NUMBER: _ClassVar[int]
-    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     path: str
     heldout_loss: float
     digest: str
     saved_at: float
-    size_bytes: int
     heldout_accuracy: float
-    def __init__(self, step: _Optional[int] = ..., path: _Optional[str] = ..., heldout_loss: _Optional[float] = ..., digest: _Optional[str] = ..., saved_at: _Optional[float] = ..., size_bytes: _Optional[int] = ..., heldout_accuracy: _Optional[float] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., path: _Optional[str] = ..., heldout_loss: _Optional[float] = ..., digest: _Optional[str] = ..., saved_at: _Optional[float] = ..., heldout_accuracy: _Optional[float] = ...) -> None: ...
 
 class ListPeersRequest(_message.Message):
     __slots__ = ("states",)

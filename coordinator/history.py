@@ -81,10 +81,10 @@ class History(HistoryReader):
                 # The machine slept, or the tracker hung: what was open then is not known to have lasted.
                 self._book.end_all(self._heard_at or now)
                 self._insert_event(restarted(silence), now)
-            numbers = self._book.observe(status, now)
+            self._book.observe(status, now)
             self._count(status, int(now))
             for event in self._implied_events(status, now):
-                self._insert_event(event, now, numbers.get(event.peer_id or ""))
+                self._insert_event(event, now)
             self._writer.execute("INSERT OR IGNORE INTO meta VALUES ('first_at', ?)", (now,))
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('heard_at', ?)", (now,))
             if now - self._kept_status_at >= KEEP_STATUS_EVERY or self._state_of_run_changed(status):
@@ -141,8 +141,7 @@ class History(HistoryReader):
     ) -> None:
         """Append an event that the statuses do not show by themselves (refusals, evictions, warnings)."""
         with self._transaction():
-            number = self._book.number_of(peer_id) if peer_id else None
-            self._insert_event(Event(kind, sentence, peer_id, data or {}), now, number)
+            self._insert_event(Event(kind, sentence, peer_id, data or {}), now)
 
     def close(self) -> None:
         """Keep the last status and close the file; what was recorded is safe without it too."""
@@ -187,7 +186,8 @@ class History(HistoryReader):
         before = self._previous or status.model_copy(update={"peers": [], "split": False})
         yield from self._absence.correct(events_between(before, status), now)
 
-    def _insert_event(self, event: Event, now: float, peer_no: int | None = None) -> None:
+    def _insert_event(self, event: Event, now: float) -> None:
+        peer_no = self._book.number_of(event.peer_id) if event.peer_id else None
         self._writer.execute(
             "INSERT INTO events (t, kind, peer_no, sentence, data) VALUES (?, ?, ?, ?, ?)",
             (now, event.kind, peer_no, event.sentence, json.dumps(event.data) if event.data else None),

@@ -1,7 +1,7 @@
 """The part of the history that is per peer: who they are, their stays in each state, their samples per day.
 
 Lives inside the writer's transactions. It remembers what is open in memory, so that a second in which
-nothing changed writes nothing about any peer.
+nothing changed writes nothing about any peer. Peers that no status shows any more are in the database only.
 """
 
 import sqlite3
@@ -46,23 +46,22 @@ class PeerBook:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
-        rows = connection.execute(
-            "SELECT peer_id, peer_no, name, device, hardware, version, ranks, client_mode, "
-            "samples_contributed FROM peers"
+        self._known: dict[str, _Known] = {}
+        open_stays = connection.execute(
+            "SELECT peer_id, state, started FROM intervals JOIN peers USING (peer_no) WHERE ended IS NULL"
         )
-        self._known = {row[0]: _Known(row[1], tuple(row[2:8]), row[8]) for row in rows}
-        open_stays = connection.execute("SELECT peer_no, state, started FROM intervals WHERE ended IS NULL")
-        by_number = {known.number: known for known in self._known.values()}
-        for number, state, started in open_stays:
-            by_number[number].state, by_number[number].started = state, started
+        for peer_id, state, started in open_stays.fetchall():
+            if (known := self._read(peer_id)) is not None:
+                known.state, known.started = state, started
+                self._known[peer_id] = known
 
     def number_of(self, peer_id: str) -> int | None:
         """The peer's row number, None for one that no status has shown yet."""
-        known = self._known.get(peer_id)
+        known = self._known.get(peer_id) or self._read(peer_id)
         return known.number if known else None
 
-    def observe(self, status: RunStatus, now: float) -> dict[str, int]:
-        """Record what changed; returns row numbers by peer id."""
+    def observe(self, status: RunStatus, now: float) -> None:
+        """Record what changed."""
         present = set()
         for peer in status.peers:
             present.add(peer.peer_id)
@@ -70,10 +69,10 @@ class PeerBook:
             self._describe(known, peer)
             self._move(known, STATE_NUMBER[peer.state], now)
             self._credit(known, peer.samples_contributed, now)
-        for peer_id, known in self._known.items():
-            if known.started is not None and peer_id not in present:
-                self._end_stay(known, now)
-        return {peer_id: known.number for peer_id, known in self._known.items()}
+        for peer_id in self._known.keys() - present:
+            gone = self._known.pop(peer_id)
+            if gone.started is not None:
+                self._end_stay(gone, now)
 
     def end_all(self, heard_at: float) -> None:
         """End every stay at `heard_at`, the last moment before a silence."""
@@ -110,15 +109,28 @@ class PeerBook:
     def _introduce(self, peer: PeerStatus, now: float) -> _Known:
         known = self._known.get(peer.peer_id)
         if known is None:
-            description = _description(peer)
-            cursor = self._db.execute(
-                "INSERT INTO peers (peer_id, name, device, hardware, version, ranks, client_mode, "
-                "first_seen, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (peer.peer_id, *description, now, now),
-            )
-            known = _Known(int(cursor.lastrowid or 0), description, 0)
+            known = self._read(peer.peer_id) or self._insert(peer, now)
+            # A crash may have taken the newest samples from the totals, not from here: they were credited already.
+            known.samples = min(known.samples, peer.samples_contributed)
             self._known[peer.peer_id] = known
         return known
+
+    def _read(self, peer_id: str) -> _Known | None:
+        row = self._db.execute(
+            "SELECT peer_no, samples_contributed, name, device, hardware, version, ranks, client_mode "
+            "FROM peers WHERE peer_id = ?",
+            (peer_id,),
+        ).fetchone()
+        return _Known(row[0], tuple(row[2:]), row[1]) if row else None
+
+    def _insert(self, peer: PeerStatus, now: float) -> _Known:
+        description = _description(peer)
+        cursor = self._db.execute(
+            "INSERT INTO peers (peer_id, name, device, hardware, version, ranks, client_mode, "
+            "first_seen, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (peer.peer_id, *description, now, now),
+        )
+        return _Known(int(cursor.lastrowid or 0), description, 0)
 
     def _describe(self, known: _Known, peer: PeerStatus) -> None:
         description = _description(peer)

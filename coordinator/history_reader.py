@@ -175,6 +175,11 @@ class HistoryReader:
                 (day, limit),
             )
 
+    def number_of_contributors(self) -> int:
+        """How many peers have ever contributed."""
+        with self._reading() as db:
+            return db.execute("SELECT count(DISTINCT peer_no) FROM contributions").fetchone()[0]
+
     def last_status(self) -> RunStatus | None:
         """The newest status kept, at most some seconds older than the last moment recorded."""
         with self._reading() as db:

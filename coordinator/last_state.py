@@ -7,7 +7,6 @@ coordinator is killed and every peer is gone meanwhile, the run goes on from her
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,13 +15,14 @@ from safetensors.torch import save_file
 from swarm.errors import OperationFailed
 from swarm.snapshot import Layout, Snapshot
 from swarm.training_state import state_digest
+from swarm.whole_file import beside, move_into_place
 
 logger = logging.getLogger(__name__)
 
 
 def write_last_state(path: Path, snapshot: Snapshot, run_id: str) -> None:
     """Replace the file; raises `OperationFailed` and leaves the old one if the disk is full."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path)
     facts = {
         "run_id": run_id,
         "step": str(snapshot.step),
@@ -31,9 +31,7 @@ def write_last_state(path: Path, snapshot: Snapshot, run_id: str) -> None:
     }
     try:
         save_file({str(index): tensor for index, tensor in enumerate(snapshot.tensors)}, temporary, facts)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move_into_place(temporary, path)
     except Exception as error:  # safetensors has an error of its own for a full disk
         temporary.unlink(missing_ok=True)
         raise OperationFailed(f"the state of step {snapshot.step} could not be kept ({error})") from None

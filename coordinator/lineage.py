@@ -6,9 +6,13 @@ back having made steps of its own, while those in sight went on as well.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from swarm.clock import SwarmView
 
 REMEMBERED_STEPS = 10_000
+# whoever was out of sight for longer is nobody's other side any more
+REMEMBERED_SECONDS = 7 * 24 * 3600.0
 # how long a split is shown after its end: peers of the lower side reload within a second
 SHOWN_SECONDS = 15.0
 
@@ -26,6 +30,7 @@ class Lineage:
     def __init__(self, out_of_sight: float) -> None:
         self.out_of_sight = out_of_sight
         self._branches: dict[int, str] = {}
+        # the longest out of sight first
         self._last_seen: dict[str, tuple[float, int]] = {}
         self._newest = (0.0, 0)
         self._shown_until: dict[str, float] = {}
@@ -36,7 +41,7 @@ class Lineage:
             if self._has_been_apart(view, peer):
                 self._shown_until[peer] = view.now + SHOWN_SECONDS
         self._remember(view)
-        return sorted(peer for peer, until in self._shown_until.items() if view.now < until)
+        return sorted(self._shown_until)
 
     def _has_been_apart(self, view: SwarmView, peer: str) -> bool:
         lease = view.leases[peer]
@@ -51,9 +56,11 @@ class Lineage:
 
     def _remember(self, view: SwarmView) -> None:
         for peer, lease in view.leases.items():
+            self._last_seen.pop(peer, None)
             self._last_seen[peer] = (view.now, lease.step)
             if lease.state.contributes and (leading := view.leading_branch(lease.step)) is not None:
                 self._branches.setdefault(lease.step, leading)
+        self._forget(view.now)
         newest = max((lease.step for lease in view.leases.values() if lease.state.contributes), default=0)
         if newest > self._newest[1]:
             self._newest = (view.now, newest)
@@ -62,3 +69,9 @@ class Lineage:
             self._branches = {step: branch for step, branch in self._branches.items() if step <= newest}
         for step in sorted(self._branches)[:-REMEMBERED_STEPS]:
             del self._branches[step]
+
+    def _forget(self, now: float) -> None:
+        self._shown_until = {peer: until for peer, until in self._shown_until.items() if now < until}
+        gone = takewhile(lambda peer: self._last_seen[peer][0] < now - REMEMBERED_SECONDS, self._last_seen)
+        for peer in list(gone):
+            del self._last_seen[peer]

@@ -1,11 +1,10 @@
-"""The run's numbers for other people's tools: TensorBoard event files, and Weights & Biases where asked for.
+"""The run's numbers for other people's tools: TensorBoard event files.
 
-Both take the same dictionary once per global step. A log that fails (a full disk, no network) is given up
-with one warning; training and tracking never wait for it.
+They take a dictionary once per global step. A log that fails (a full disk) is given up with one warning;
+training and tracking never wait for it.
 """
 
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,39 +85,3 @@ class TensorBoardLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-class WandbLog:
-    """A run on Weights & Biases, only where the package is installed and a project was asked for."""
-
-    def __init__(self, project: str, run_id: str, directory: Path) -> None:
-        """Open or continue the run `run_id` of `project`. Raises `MetricLogError`."""
-        try:
-            wandb = import_module("wandb")
-        except ImportError as error:
-            raise MetricLogError(
-                "Weights & Biases was asked for but is not installed: pip install wandb, or ask for it no more"
-            ) from error
-        try:
-            self._run: Any = wandb.init(project=project, id=run_id, resume="allow", dir=str(directory))
-        except Exception as error:  # its errors have no common base
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MetricLogError(
-                f"Weights & Biases project {project} cannot be opened ({reason}): run wandb login"
-            ) from error
-
-    def write(self, metrics: dict[str, float], global_step: int, now: float) -> None:
-        """Send; see `MetricLog`. The package queues and retries by itself."""
-        if self._run is None:
-            return
-        try:
-            self._run.log({**metrics, "time": now}, step=global_step)
-        except Exception as error:
-            logger.warning("Weights & Biases is given up (%s); the history goes on", error)
-            self._run = None
-
-    def close(self) -> None:
-        """Finish the upload."""
-        if self._run is not None:
-            self._run.finish()
-            self._run = None

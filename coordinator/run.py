@@ -45,7 +45,7 @@ from coordinator.settings_desk import SettingsDesk
 from coordinator.state_keeper import StateKeeper, resume
 from coordinator.status import CheckpointStatus, RunStatus
 from coordinator.step_recorder import StepRecorder
-from coordinator.totals import Totals
+from coordinator.totals_file import TotalsFile
 from coordinator.tracker import Tracker
 from coordinator.tracker_thread import TrackerThread
 from data_prep.tokenizer import load_tokenizer
@@ -267,7 +267,9 @@ class _Coordinator:
         self.metrics = TensorBoardLog(directory.path / "tensorboard")
         stack.callback(self.metrics.close)
         started_at = (history.span() or (None,))[0]
-        self.tracker = Tracker(board, spec, Totals.load(directory.totals_path), started_at, state.settings)
+        self.totals = TotalsFile(directory.totals_path)
+        stack.callback(self.totals.close)
+        self.tracker = Tracker(board, spec, self.totals.totals, started_at, state.settings)
         shapes = [parameter.shape for parameter in state.parameters]
         self.steps = StepRecorder(history, self.metrics, self.tracker, shapes)
         self.desk = SettingsDesk(
@@ -396,6 +398,7 @@ class _Coordinator:
         """What the tracker and the history know, for a model card."""
         try:
             samples, contributors = self.history.contributors(limit=NAMED_CONTRIBUTORS)
+            peers = self.history.number_of_contributors()
             steps = self.history.steps(start=(self.history.span() or (0.0,))[0])
             heldout = [(item["step"], item["heldout_loss"]) for item in self.history.checkpoints()]
         except HistoryError as error:  # a card without them is better than no checkpoint
@@ -404,7 +407,7 @@ class _Coordinator:
         return {
             "samples": samples,
             "contributors": [(peer["name"], peer["samples"]) for peer in contributors],
-            "peers": len(self.tracker.totals.by_peer),
+            "peers": peers,
             "train_curve": _curve(zip(steps["global_step"], steps["loss"], strict=True)),
             "heldout_curve": _curve(heldout),
         }
@@ -422,7 +425,7 @@ class _Coordinator:
         self.history.record_status(status, status.generated_at)
         self.steps.record(status)
         self.directory.write_status(status)
-        self.directory.write_totals(self.tracker.totals.model_dump_json())
+        self.totals.keep()
 
     def _let_peers_leave(self, stop: threading.Event) -> None:
         """The last coordinator of a finished run stays until its peers have seen the final head record."""

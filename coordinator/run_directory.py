@@ -5,13 +5,13 @@
               history.sqlite  bundle/  checkpoints/  last_state.safetensors  tensorboard/
               commission.json  cache/ (instead of bundle/, of a further coordinator)
 
-Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file.
+Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file; all
+but the status, which is renewed every second, is synced as well, so a power cut does too.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from pathlib import Path
 from typing import IO
@@ -19,6 +19,7 @@ from typing import IO
 from coordinator.status import RunStatus
 from swarm.errors import BadInput, OperationFailed
 from swarm.spec import RunSpec, load_spec
+from swarm.whole_file import write_whole
 
 DEFAULT_PARENT = Path("runs")
 
@@ -58,7 +59,7 @@ class RunDirectory:
             self.checkpoints_path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if not self.spec_path.exists():
-                _replace(self.spec_path, source)
+                write_whole(self.spec_path, source)
         except OSError as error:
             raise BadInput(
                 f"run directory {self.path} cannot be used ({error.strerror}): choose another with --run-dir"
@@ -73,27 +74,23 @@ class RunDirectory:
 
     def write_status(self, status: RunStatus) -> None:
         """Publish the status for `coordinator status`."""
-        _replace(self.status_path, status.model_dump_json(indent=1).encode())
+        write_whole(self.status_path, status.model_dump_json(indent=1).encode(), lasting=False)
 
     def write_commission(self, commission: str) -> None:
         """Keep what makes this coordinator one of a run that another one began."""
-        _replace(self.commission_path, commission.encode())
-
-    def write_totals(self, totals: str) -> None:
-        """Keep the running totals of samples for the next start."""
-        _replace(self.totals_path, totals.encode())
+        write_whole(self.commission_path, commission.encode())
 
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""
-        _replace(self.join_path, f"{line}\n".encode())
+        write_whole(self.join_path, f"{line}\n".encode())
 
     def write_dashboard_address(self, address: str) -> None:
         """Keep where the live page is."""
-        _replace(self.dashboard_path, f"{address}\n".encode())
+        write_whole(self.dashboard_path, f"{address}\n".encode())
 
     def write_control_address(self, address: str) -> None:
         """Keep where the control API is."""
-        _replace(self.control_path, f"{address}\n".encode())
+        write_whole(self.control_path, f"{address}\n".encode())
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")
@@ -121,12 +118,6 @@ def find_run_directory(given: Path | None) -> Path:
             f"several runs under ./{DEFAULT_PARENT}: give one of them with --run-dir: {', '.join(map(str, found))}"
         )
     return found[0]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def require_free_space(path: Path, needed: int, what: str) -> None:

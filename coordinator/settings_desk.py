@@ -23,6 +23,7 @@ from swarm.dht import RecordBoard
 from swarm.errors import BadInput, OperationFailed
 from swarm.records import SettingsRecord
 from swarm.settings import CHANGEABLE, RunSettings, SettingsBook, SettingsChange, SettingsEntry, SettingsPlan
+from swarm.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -198,9 +199,7 @@ class SettingsDesk:
 
 
 def _keep(path: Path, record: SettingsRecord) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(record.model_dump_json())
-        temporary.replace(path)
+        write_whole(path, record.model_dump_json().encode())
     except OSError as error:
         raise OperationFailed(f"the settings could not be kept in {path} ({error.strerror})") from None

@@ -77,7 +77,6 @@ class CheckpointStatus(BaseModel):
     digest: str = ""
 
     saved_at: float | None = None
-    size_bytes: int | None = None
     heldout_accuracy: float | None = None
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarm.records import MAX_COUNT
 
+logger = logging.getLogger(__name__)
+
 # what SQLite and the control API count with
 MAX_TOTAL = 2**63 - 1
+# a machine that slept over a long weekend goes on with the counters it had: they must be known still
+FORGOTTEN_AFTER_SECONDS = 7 * 24 * 3600.0
 
 
 class Counters(BaseModel):
@@ -58,7 +63,7 @@ class Counters(BaseModel):
 
 
 class Totals(BaseModel):
-    """Samples in all and by peer.
+    """Samples in all and by peer, without the peers that have not been heard for long.
 
     >>> totals = Totals()
     >>> totals.count("peer", Counters(contributed=96, computed=128))
@@ -71,6 +76,8 @@ class Totals(BaseModel):
     by_peer: dict[str, Counters] = {}
     # the last counters seen of each peer
     last: dict[str, Counters] = {}
+    # seconds, of those in which a coordinator listened, since each peer was counted
+    unheard: dict[str, float] = {}
 
     def count(self, peer_id: str, now: Counters) -> None:
         """Add what a peer's counters have grown by; a counter that fell belongs to a restarted peer.
@@ -84,20 +91,36 @@ class Totals(BaseModel):
         self.all = (self.all + (has - had)).at_most(MAX_TOTAL)
         self.by_peer[peer_id] = has
         self.last[peer_id] = now
+        self.unheard[peer_id] = 0.0
+
+    def age(self, seconds: float) -> None:
+        """Let time pass in which a coordinator listened; who was silent for long is forgotten, except in `all`."""
+        for peer_id in list(self.last):
+            self.unheard[peer_id] = self.unheard.get(peer_id, 0.0) + seconds
+            if self.unheard[peer_id] > FORGOTTEN_AFTER_SECONDS:
+                for numbers in (self.by_peer, self.last, self.unheard):
+                    del numbers[peer_id]
 
     @classmethod
     def load(cls, path: Path) -> Totals:
-        """Totals kept by an earlier coordinator; zero if there are none that can be read.
+        """Totals kept by an earlier coordinator; zero, with a word in the log, if they cannot be read.
 
         Earlier versions believed every count: peers that claimed more than any can have are left out.
         """
         try:
             totals = cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValidationError) as error:
+            logger.warning(
+                "%s cannot be read (%s): the run's samples are counted from zero; to go on from a copy of it, stop "
+                "the coordinator and put the copy there",
+                path,
+                str(error).splitlines()[0],
+            )
             return cls()
         believable = {peer: has for peer, has in totals.by_peer.items() if has == has.at_most(MAX_COUNT)}
         if len(believable) == len(totals.by_peer):
             return totals
-        return cls(
-            all=sum(believable.values(), Counters()).at_most(MAX_TOTAL), by_peer=believable, last=totals.last
-        )
+        everybody = sum(believable.values(), Counters()).at_most(MAX_TOTAL)
+        return totals.model_copy(update={"all": everybody, "by_peer": believable})

@@ -30,6 +30,7 @@ from swarm.errors import OperationFailed
 from swarm.identity import Identity, verify
 from swarm.records import Hex
 from swarm.spec import RunSpec, parse_spec
+from swarm.whole_file import write_whole
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 MANIFEST_NAME = "manifest.json"
@@ -91,12 +92,12 @@ class SignedManifest(BaseModel):
 
 def pack_bundle(directory: Path, spec: RunSpec, identity: Identity) -> SignedManifest:
     """Write `spec.json`, list every file under `directory` and sign the list into `manifest.json`."""
-    _write_atomically(directory / SPEC_NAME, spec.canonical_json())
+    write_whole(directory / SPEC_NAME, spec.canonical_json())
     files = tuple(_describe(path, directory) for path in _files_of(directory))
     manifest = Manifest(run_id=spec.run_id, authority=identity.peer_id, files=files)
     payload = manifest.model_dump_json()
     signed = SignedManifest(payload=payload, signature=identity.sign(payload.encode()).hex())
-    _write_atomically(directory / MANIFEST_NAME, signed.model_dump_json().encode())
+    write_whole(directory / MANIFEST_NAME, signed.model_dump_json().encode())
     return signed
 
 
@@ -244,9 +245,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

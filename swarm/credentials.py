@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from swarm.admission import parse_ticket
 from swarm.errors import BadInput, OperationFailed
 from swarm.service import ServiceThread
 from swarm.ticket import MAX_TOKEN_CHARACTERS, Ticket, issuer_of
+from swarm.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +81,7 @@ class Credentials:
         """Use this ticket from now on, and after a restart."""
         self.ticket = ticket
         self.kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.kept.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(ticket.model_dump_json().encode())
-        os.replace(temporary, self.kept)
+        write_whole(self.kept, ticket.model_dump_json().encode(), mode=0o600)
 
     def show(self) -> bytes:
         """The ticket as JSON; nothing if we have none."""

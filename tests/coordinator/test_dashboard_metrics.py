@@ -1,25 +1,29 @@
-"""Metrics out: Prometheus, Grafana's file, CSV, TensorBoard files, Weights & Biases where it is installed."""
+"""Metrics out: Prometheus, Grafana's file, CSV, TensorBoard files."""
 
 import csv
 import io
 import json
 import re
-import sys
-import types
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator import history_export
 from coordinator.dashboard import create_app
 from coordinator.history import History
-from coordinator.metric_logs import MetricLogError, TensorBoardLog, WandbLog, step_metrics
+from coordinator.history_export import Table, csv_lines
+from coordinator.metric_logs import MetricLogError, TensorBoardLog, step_metrics
 from coordinator.prometheus import render
 from coordinator.status import CheckpointStatus, RunStatus
 from tests.coordinator.runs import T0, peer, run_status
 
+TABLES: tuple[Table, ...] = get_args(Table)
 GRAFANA = Path(__file__).parents[2] / "docker" / "grafana" / "artel-run.json"
 
 
@@ -100,9 +104,7 @@ def test_metrics_are_served(history: History) -> None:
     assert "artel_global_step 7.0" in answer.text
 
 
-@pytest.mark.parametrize(
-    "table", ["counts", "steps", "checkpoints", "events", "peers", "stays", "contributions"]
-)
+@pytest.mark.parametrize("table", TABLES)
 def test_each_table_is_exported_as_csv(history: History, table: str) -> None:
     history.record_checkpoint(5, "checkpoints/step-00000005", 5.6, "sha256:00", T0)
     history.record_status(full_status(), T0 + 1)
@@ -111,6 +113,43 @@ def test_each_table_is_exported_as_csv(history: History, table: str) -> None:
     header, *rows = csv.reader(io.StringIO(answer.text))
     assert rows
     assert all(len(row) == len(header) for row in rows)
+
+
+def export_all(history: History, table: str) -> list[list[str]]:
+    answer = TestClient(create_app(history, full_status)).get(f"/api/export/{table}.csv?every=hour")
+    return list(csv.reader(io.StringIO(answer.text)))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_export_has_every_row_once_however_many_pages_it_takes(
+    history: History, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for second in range(7):
+        history.record_checkpoint(second, f"checkpoints/step-{second:08d}", 5.6, "sha256:00", T0 + second)
+        history.record_step(second, T0 + second // 2, 5.0, samples=64, group_size=2)
+        peers = [peer(1, samples=second), peer(2, ("training", "averaging")[second % 2], samples=2 * second)]
+        peers += [peer(number) for number in range(3, 3 + second)]
+        history.record_status(run_status(*peers), T0 + 86400 * second)
+    whole = export_all(history, table)
+    assert len(whole) > 6
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(history_export, "PAGE_ROWS", rows)
+        assert export_all(history, table) == whole
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_client_that_stops_reading_does_not_keep_the_log_from_being_reset(
+    history: History, table: str
+) -> None:
+    history.record_step(1, T0, 5.0, samples=64, group_size=2)
+    history.record_checkpoint(1, "checkpoints/step-00000001", 5.6, "sha256:00", T0)
+    history.record_status(full_status(), T0 + 1)
+    with closing(csv_lines(history.path, table, T0, None, "second")) as lines:
+        next(lines), next(lines)
+        history.record_status(full_status(), T0 + 2)
+        with closing(sqlite3.connect(history.path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert history.path.with_name("history.sqlite-wal").stat().st_size == 0
 
 
 def test_csv_does_not_carry_formulas(history: History) -> None:
@@ -171,30 +210,3 @@ def test_a_full_disk_ends_the_tensorboard_files_and_nothing_else(
     log.write({"loss/train": 1.0}, 2, T0)
     log.close()
     assert "given up" in caplog.text
-
-
-def test_wandb_only_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MetricLogError, match="pip install wandb"):
-        WandbLog("project", "run", tmp_path)
-
-
-def test_wandb_gets_the_metrics_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, dict]] = []
-
-    class Run:
-        def log(self, metrics: dict, step: int) -> None:
-            if step == 2:
-                raise ConnectionError("no network")
-            sent.append((step, metrics))
-
-        def finish(self) -> None:
-            sent.append((-1, {}))
-
-    fake = types.SimpleNamespace(init=lambda **settings: Run())
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WandbLog("project", "run", tmp_path)
-    for step in (1, 2, 3):
-        log.write({"loss/train": 5.0}, step, T0)
-    log.close()
-    assert sent == [(1, {"loss/train": 5.0, "time": T0})]

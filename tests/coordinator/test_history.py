@@ -90,6 +90,7 @@ def test_restart_appends_and_shows_the_gap(path: Path, history: History) -> None
     assert counts["t"][gap - 1] == T0 + 29
     assert counts["t"][gap + 1] == T0 + 100
     assert kinds(again) == ["joined", "joined", "restarted", "lost"]
+    assert again.events()[0]["peer_id"] == peer(2).peer_id
     first, second = again.timeline(T0)["peers"]
     assert first["stays"][:2] == [0, 29]
     assert first["stays"][3] == 103
@@ -225,6 +226,21 @@ def test_a_status_kept_with_a_rate_that_was_not_finite_is_read(path: Path, histo
     status = HistoryReader(path).last_status()
     assert status is not None
     assert (status.samples_per_second, status.peers[0].samples_per_second) == (0.0, 0.0)
+
+
+def test_a_peer_that_no_status_shows_any_more_is_known_by_its_row(path: Path, history: History) -> None:
+    for second, peers in enumerate([[peer(1, samples=5)], [], [peer(1, samples=7)], []]):
+        history.record_status(run_status(*peers), T0 + second)
+    history.close()
+    again = History(path)
+    again.record_event("evicted", "otter-1 was evicted", T0 + 9, peer_id=peer(1).peer_id)
+    again.record_status(run_status(peer(1, samples=9)), T0 + 10)
+    assert again.timeline(T0)["total"] == 1
+    assert {event["peer_id"] for event in again.events(about="peers")} == {peer(1).peer_id}
+    assert again.events(about="run")[-1]["peer_id"] == peer(1).peer_id
+    assert again.contributors()[0] == 9
+    assert again.number_of_contributors() == 1
+    again.close()
 
 
 def test_last_status_is_kept_for_a_replay(path: Path, history: History) -> None:

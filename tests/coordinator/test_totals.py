@@ -31,14 +31,47 @@ def test_a_restarted_peers_counters_begin_anew_and_its_past_is_kept():
     assert totals.by_peer["peer"] == Counters(computed=120, contributed=106)
 
 
-def test_totals_outlive_the_coordinator_and_a_broken_file_starts_from_zero(tmp_path):
+def test_totals_outlive_the_coordinator_and_a_broken_file_starts_from_zero_with_a_word(tmp_path, caplog):
     totals = Totals()
     totals.count("peer", Counters(computed=5, contributed=4))
     path = tmp_path / "totals.json"
     path.write_text(totals.model_dump_json())
     assert Totals.load(path) == totals
-    path.write_text("{")
-    assert Totals.load(path) == Totals()
+    for broken in ("{", ""):
+        path.write_text(broken)
+        caplog.clear()
+        assert Totals.load(path) == Totals()
+        assert f"{path} cannot be read" in caplog.text
+        assert "counted from zero" in caplog.text
+
+
+def test_a_run_that_begins_has_nothing_to_say_of_its_totals(tmp_path, caplog):
+    assert Totals.load(tmp_path / "totals.json") == Totals()
+    assert caplog.text == ""
+
+
+def test_who_was_silent_for_long_is_forgotten_and_its_samples_stay():
+    totals = Totals()
+    for peer in ("gone", "here"):
+        totals.count(peer, Counters(computed=5, contributed=4))
+    for hour in range(8 * 24):
+        totals.count("here", Counters(computed=6 + hour, contributed=5 + hour))
+        totals.age(3600.0)
+    assert set(totals.last) == set(totals.by_peer) == set(totals.unheard) == {"here"}
+    assert totals.all.contributed == 4 + totals.by_peer["here"].contributed
+    totals.count("gone", Counters(computed=3, contributed=2))
+    assert totals.all.contributed == 6 + totals.by_peer["here"].contributed
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path):
+    totals = Totals()
+    totals.count("peer", Counters(computed=5, contributed=4))
+    path = tmp_path / "totals.json"
+    path.write_text(totals.model_dump_json(exclude={"unheard"}))
+    read = Totals.load(path)
+    read.age(60.0)
+    read.count("peer", Counters(computed=7, contributed=5))
+    assert read.all == Counters(computed=7, contributed=5)
 
 
 def test_nothing_computed_has_no_goodput():

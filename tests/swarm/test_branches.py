@@ -98,6 +98,17 @@ def test_a_peer_that_made_steps_of_its_own_out_of_sight_trained_apart():
     assert lineage.observe(later(40, **together)) == []
 
 
+def test_who_was_out_of_sight_for_weeks_is_a_newcomer():
+    lineage = Lineage(out_of_sight=4.0)
+    week = 7 * 24 * 3600.0
+    lineage.observe(later(0, a=branch_lease("aa"), b=branch_lease("aa"), c=branch_lease("aa")))
+    lineage.observe(later(week - 10, a=branch_lease("a1", step=6)))
+    back = branch_lease("b1", step=7, state=PeerState.SYNCING)
+    assert lineage.observe(later(week - 5, a=branch_lease("a1", step=6), b=back)) == ["b"]
+    lineage.observe(later(week + 20, a=branch_lease("a1", step=6)))
+    assert lineage.observe(later(week + 25, a=branch_lease("a1", step=6), c=back)) == []
+
+
 def test_two_branches_at_one_step_are_a_split():
     lineage = Lineage(out_of_sight=4.0)
     seen = view(a=branch_lease("aa"), b=branch_lease("aa"), c=branch_lease("bb"))
