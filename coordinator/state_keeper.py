@@ -105,7 +105,7 @@ class StateKeeper:
         self._probe_loss = math.inf
         # of the state that the head record tells of; replaced as a whole, for it is signed by another thread
         self._head = _Head(0, "", "", 0.0)
-        self._owed, self._retry_at = False, 0.0
+        self._retry_at = 0.0
         self._rest_until = 0.0
         self._shunned: dict[str, float] = {}
         self._has_state = False
@@ -122,13 +122,13 @@ class StateKeeper:
         self._has_state = not self.warrant or self.state.step > 0
         snapshot = self.state.snapshot()
         self._head = _Head(snapshot.step, snapshot.branch, state_digest(snapshot), resumed.reached)
-        self.finished = self.settings.is_finished_at(self.state.step)
         self.sign_head()  # peers that wait for it need not wait for the worker, which is still loading its libraries
         verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
         self.sign_head()
         if self._has_state and self._is_unfinished(resumed.checkpoint):
             self.checkpoint(train_loss=None)
+        self._end_if_finished()
 
     def _is_unfinished(self, checkpoint: Checkpoint | None) -> bool:
         """Whether there is none yet, or one of weights from elsewhere, which nobody could score without the bundle."""
@@ -156,24 +156,29 @@ class StateKeeper:
 
     def follow(self, view: SwarmView, train_loss: float | None) -> Checkpoint | None:
         """Catch up with the swarm if it is far enough ahead; the new checkpoint if one was due."""
-        before = self.state.step
         if self._is_worth_following(view):
             self._catch_up(view)
-        step, done = self.state.step, self.settings.is_finished_at(self.state.step)
-        every = self.settings.at(step).checkpoint_every_steps
-        ended_now = done and not self.finished
-        self._owed |= ended_now or step // every != before // every
-        if not self._owed or time.monotonic() < self._retry_at:
-            return None
         checkpoint = None
-        if self.last_checkpoint is None or self.last_checkpoint.step != step:
+        if self._is_checkpoint_due() and time.monotonic() >= self._retry_at:
             self._retry_at = time.monotonic() + RETRY_SECONDS  # unless it succeeds
             checkpoint = self.checkpoint(train_loss, view)
-        self._owed, self._retry_at = False, 0.0
-        if ended_now:
+            self._retry_at = 0.0
+        self._end_if_finished()
+        return checkpoint
+
+    def _is_checkpoint_due(self) -> bool:
+        """Whether a boundary, or the end of the run, lies after the newest checkpoint."""
+        step, newest = self.state.step, self.last_checkpoint.step if self.last_checkpoint is not None else 0
+        every = self.settings.at(step).checkpoint_every_steps
+        return step > newest and (step // every > newest // every or self.settings.is_finished_at(step))
+
+    def _end_if_finished(self) -> None:
+        """The run has ended when its last state is a checkpoint, and no sooner."""
+        step, newest = self.state.step, self.last_checkpoint
+        is_written = newest is not None and newest.step == step
+        if is_written and self.settings.is_finished_at(step) and not self.finished:
             self.finished = True
             self.sign_head()
-        return checkpoint
 
     def checkpoint_now(self, view: SwarmView, train_loss: float | None) -> Checkpoint:
         """Copy the newest state, if there is a newer one, and make it a checkpoint unless it is one already."""

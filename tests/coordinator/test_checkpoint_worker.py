@@ -184,6 +184,35 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     assert keeper.follow(view_of(step=120), train_loss=None) is None
 
 
+@pytest.mark.parametrize(("newest", "kept"), [(50, 100), (100, 120)], ids=["a boundary", "the end"])
+def test_a_checkpoint_that_was_due_before_a_restart_is_written_after_it(state, tmp_path, newest, kept):
+    last = RunSettings.of(SPEC).model_copy(update={"total_steps": 120})
+    state.settings.take(1, "12D3KooWissuer", [SettingsEntry(from_step=0, settings=last)])
+    state.load(scaled(state, 1.0, step=kept))
+    disk = FullDisk(tmp_path)
+    keeper = StateKeeper(state, Donor(StateUnavailable("gone")), Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(newest), time.time()))
+    with pytest.raises(CheckpointFailed):
+        keeper.follow(SwarmView(now=time.time()), train_loss=None)
+    assert not keeper.finished, "it would end without its last checkpoint"
+    disk.free = True
+    again = StateKeeper(state, Donor(StateUnavailable("gone")), Board(), disk, lambda _event: None)
+    again.start(Resumed(disk.checkpoint(newest), time.time()))
+    assert again.follow(SwarmView(now=time.time()), train_loss=None).step == kept
+    assert again.finished == (kept == 120)
+    assert again.follow(SwarmView(now=time.time()), train_loss=None) is None
+
+
+def test_a_checkpoint_that_was_asked_for_in_vain_is_still_due_if_it_was_the_next_one(state, tmp_path):
+    disk = FullDisk(tmp_path)
+    keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(0), time.time()))
+    with pytest.raises(CheckpointFailed):
+        keeper.checkpoint_now(view_of(step=120), train_loss=None)
+    disk.free = True
+    assert keeper.follow(view_of(step=120), train_loss=None).step == 120
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "reason"),
     [
