@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 SHUN_SECONDS = 60.0
 STALLED_AFTER_ATTEMPTS = 5
-# that send parts of one state
-MAX_DONORS = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Synchronizer:
             for donor in view.donors(view.head.step, exclude=self.presence.peer_id)
             if self._shunned.get(donor, 0.0) < time.monotonic()
         ]
-        for asked in ([fellows(donors, view)] if donors else []) + [[donor] for donor in donors]:
+        for asked in ([view.fellows(donors)] if donors else []) + [[donor] for donor in donors]:
             if self._load_from(asked, min_step, view):
                 return asked[0]
         return _NO_DONOR
@@ -151,20 +149,6 @@ class Synchronizer:
         if loss <= limit:
             return ""
         return f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
-
-
-def fellows(donors: Sequence[str], view: SwarmView) -> list[str]:
-    """The first of the donors, and others that have the same state: at most `MAX_DONORS` of one step and branch."""
-    first = view.leases.get(donors[0])
-    if first is None:  # a coordinator's state has a digest of its own
-        return [donors[0]]
-    same = [
-        donor
-        for donor in donors
-        if donor in view.leases
-        and (view.leases[donor].step, view.leases[donor].branch) == (first.step, first.branch)
-    ]
-    return same[:MAX_DONORS]
 
 
 _NO_DONOR = ""
