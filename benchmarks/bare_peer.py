@@ -23,7 +23,7 @@ from peer.micro_batches import MicroBatches
 from peer.presence import Description, Presence
 from peer.reporting import Reporter
 from peer.suspension import SuspensionWatch
-from peer.synchronization import Synced, fellows
+from peer.synchronization import Synced
 from peer.training_loop import TrainingLoop
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
@@ -80,7 +80,7 @@ class BarePeer:
         end = time.monotonic() + DOWNLOAD_SECONDS
         while time.monotonic() < end:
             view = self.presence.refresh()
-            donors = fellows(view.donors(step, exclude=self.presence.peer_id), view)
+            donors = view.fellows(view.donors(step, exclude=self.presence.peer_id))
             try:
                 layouts = self.state.layouts
                 return self.averager.download_state(

@@ -62,8 +62,8 @@ SOURCES: dict[Table, _Source] = {
     ),
     "peers": _Source(
         "peer_id, name, device, hardware, version, ranks, client_mode, first_seen, last_seen, samples",
-        "peers LEFT JOIN (SELECT peer_no, CAST(total(samples) AS INTEGER) AS samples FROM contributions GROUP BY peer_no) "
-        "USING (peer_no) WHERE first_seen < :end",
+        "peers LEFT JOIN (SELECT peer_no, CAST(total(samples) AS INTEGER) AS samples FROM contributions "
+        "GROUP BY peer_no) USING (peer_no) WHERE first_seen < :end",
         ("peer_no",),
     ),
     "stays": _Source(

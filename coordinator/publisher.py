@@ -1,8 +1,9 @@
 """Uploads checkpoints to a repository of a model hub in the background (`checkpoints.publish` of the spec).
 
 A thread of its own with the newest checkpoint only: while an upload fails it is tried again, ever more rarely, and a
-newer checkpoint takes the place of an older one. Nothing waits for it; what happens is told as events. The hub's token
-and address are those of `huggingface-hub` itself (HF_TOKEN, HF_ENDPOINT).
+newer checkpoint takes the place of an older one. Only a coordinator that ends with its run waits for it (`ending`); one
+that is stopped meanwhile uploads the newest checkpoint after its next start. What happens is told as events. The hub's
+token and address are those of `huggingface-hub` itself (HF_TOKEN, HF_ENDPOINT).
 
 Weights go to the hub as LFS files over the hub's own address. Its newer way (Xet, where the package hf-xet is
 installed) speaks to further hosts and keeps a cache of its own: only where HF_HUB_DISABLE_XET=0 asks for it.
@@ -10,6 +11,7 @@ installed) speaks to further hosts and keeps a cache of its own: only where HF_H
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -23,7 +25,8 @@ from coordinator.events import Announce, Event
 from coordinator.export import export_checkpoint
 from coordinator.run_directory import RunDirectory
 from swarm.errors import ArtelError, OperationFailed
-from swarm.spec import RunSpec
+
+logger = logging.getLogger(__name__)
 
 UPLOADER = "coordinator.hub_upload"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 900.0
@@ -35,7 +38,8 @@ Upload = Callable[[Path, str, str], None]  # folder, repository, commit message
 class Publisher:
     """Publishes to one repository; does nothing if its name is empty.
 
-    :param staging: folder for what is on its way; the checkpoint itself may be thinned out meanwhile
+    :param directory: of the run; keeps what was published last, and a copy of what is on its way, for the checkpoint
+        itself may be thinned out meanwhile
     :param announce: told of what was published, and of every new reason why it was not
     :param first_pause: seconds before the second attempt; doubled with each
     """
@@ -43,21 +47,19 @@ class Publisher:
     def __init__(
         self,
         repository: str,
-        staging: Path,
+        directory: RunDirectory,
         announce: Announce,
         upload: Upload | None = None,
         first_pause: float = FIRST_PAUSE_SECONDS,
     ):
-        self.repository, self.staging, self.announce = repository, staging, announce
+        self.repository, self.directory, self.announce = repository, directory, announce
         self.upload, self.first_pause = upload or upload_to_hub, first_pause
+        self.staging = directory.path / ".publishing"
+        self._published = directory.read_published()
+        # what waits or is on its way
         self._newest: Checkpoint | None = None
-        self._offered = threading.Event()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-
-    @classmethod
-    def of(cls, spec: RunSpec, directory: RunDirectory, announce: Announce) -> Publisher:
-        """The publisher that a run's spec asks for."""
-        return cls(spec.checkpoints.publish, directory.path / ".publishing", announce)
 
     def start(self) -> None:
         """Begin to wait for checkpoints; ends with the process."""
@@ -65,33 +67,55 @@ class Publisher:
             self._thread.start()
 
     def offer(self, checkpoint: Checkpoint) -> None:
-        """Publish this one next; one that still waits is passed over."""
-        self._newest = checkpoint
-        self._offered.set()
+        """Publish this one next, unless it is published already; one that still waits is passed over."""
+        if not self.repository:
+            return
+        with self._changed:
+            if checkpoint != self._newest and checkpoint.digest != self._published:
+                self._newest = checkpoint
+                self._changed.notify_all()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most so many seconds until everything is published; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._newest is None, timeout)
 
     def _run(self) -> None:
         while True:
-            self._offered.wait()
-            self._offered.clear()
-            checkpoint = self._newest
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None)
+                checkpoint = self._newest
             if checkpoint is not None:
                 self._publish(checkpoint)
 
     def _publish(self, checkpoint: Checkpoint) -> None:
         pause, told = self.first_pause, ""
-        while not self._offered.is_set():
+        while self._newest is checkpoint:
             trouble = self._try_once(checkpoint)
             facts = {"step": checkpoint.step, "repository": self.repository, "reason": trouble}
             if not trouble:
                 words = f"checkpoint of step {checkpoint.step} uploaded to {self.repository}"
                 self.announce(Event("published", words, data=facts))
+                self._note_published(checkpoint)
                 return
             if trouble != told:
                 words = f"checkpoint of step {checkpoint.step} could not be uploaded to {self.repository}"
                 self.announce(Event("publish_failed", f"{words}: {trouble}; trying again", data=facts))
                 told = trouble
-            self._offered.wait(pause)
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not checkpoint, pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _note_published(self, checkpoint: Checkpoint) -> None:
+        try:
+            self.directory.write_published(checkpoint.digest)
+        except OSError as error:
+            logger.warning("the next start uploads step %d again: %s", checkpoint.step, error)
+        with self._changed:
+            self._published = checkpoint.digest
+            if self._newest is checkpoint:
+                self._newest = None
+                self._changed.notify_all()
 
     def _try_once(self, checkpoint: Checkpoint) -> str:
         """Stage and upload; what went wrong, or nothing."""

@@ -32,6 +32,7 @@ from coordinator.control_service import ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
 from coordinator.dashboard import DashboardServer, create_app
 from coordinator.deputy import Commission, be_commissioned, load_commission
+from coordinator.ending import Ending
 from coordinator.events import Event
 from coordinator.history import History, HistoryError
 from coordinator.host_port import parse_host_port
@@ -291,7 +292,7 @@ class _Coordinator:
         )
         period = min(1.0, spec.leases.period)
         self.keeping = KeeperThread(self.keeper, self.tracker, self._announce, self._checkpoint_made, period)
-        self.publisher = Publisher.of(spec, directory, self._announce)
+        self.publisher = Publisher(spec.checkpoints.publish, directory, self._announce)
 
     @property
     def controlled(self) -> ControlledRun:
@@ -345,18 +346,21 @@ class _Coordinator:
         self.desk.renew()
         self.admission.renew()
         self.keeper.start(self.resumed)
-        first = self.keeper.last_checkpoint
-        if first is not None and first is not self.resumed.checkpoint:
-            self._record_checkpoint(first)
+        newest = self.keeper.last_checkpoint
+        if newest is not None and newest is not self.resumed.checkpoint:
+            self._record_checkpoint(newest)
+        if newest is not None:
+            self.publisher.offer(newest)
         self._show_checkpoints()
         self.keeping.start()
         self.publisher.start()
 
     def _attend(self, stop: threading.Event, exit_when_finished: bool) -> None:
         renewed = time.monotonic()
+        ending = Ending(self.publisher, 4 * self.spec.leases.expiration, self.say)
         while not stop.is_set():
-            if self.keeper.finished and exit_when_finished:
-                self._let_peers_leave(stop)
+            last = self.keeper.last_checkpoint if exit_when_finished and self.keeper.finished else None
+            if last is not None and ending.is_over(last, self.tracker.status.peers_online):
                 break
             if time.monotonic() - renewed > HEAD_RENEWAL_SECONDS:
                 self.keeper.sign_head()
@@ -426,12 +430,6 @@ class _Coordinator:
         self.steps.record(status)
         self.directory.write_status(status)
         self.totals.keep()
-
-    def _let_peers_leave(self, stop: threading.Event) -> None:
-        """The last coordinator of a finished run stays until its peers have seen the final head record."""
-        deadline = time.monotonic() + 4 * self.spec.leases.expiration
-        while self.tracker.status.peers_online and time.monotonic() < deadline and not stop.is_set():
-            stop.wait(self.spec.leases.period)
 
     def _show_checkpoints(self) -> None:
         checkpoints = self.store.list()

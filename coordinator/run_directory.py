@@ -2,7 +2,7 @@
 
     RUN_DIR/  run.toml  identity.key (0600)  join.txt  dashboard.txt  status.json  totals.json  settings.json
               control.txt  control.token (0600)
-              history.sqlite  bundle/  checkpoints/  last_state.safetensors  tensorboard/
+              history.sqlite  bundle/  checkpoints/  last_state.safetensors  tensorboard/  published.txt
               commission.json  cache/ (instead of bundle/, of a further coordinator)
 
 Everything in it is written beside its place and renamed, so a kill at any moment leaves the old or the new file; all
@@ -43,6 +43,7 @@ class RunDirectory:
         self.checkpoints_path = path / "checkpoints"
         self.totals_path = path / "totals.json"
         self.last_state_path = path / "last_state.safetensors"
+        self.published_path = path / "published.txt"
         self.commission_path = path / "commission.json"
         self.cache_path = path / "cache"
         self.settings_path = path / "settings.json"
@@ -79,6 +80,17 @@ class RunDirectory:
     def write_commission(self, commission: str) -> None:
         """Keep what makes this coordinator one of a run that another one began."""
         write_whole(self.commission_path, commission.encode())
+
+    def write_published(self, digest: str) -> None:
+        """Keep which checkpoint was uploaded last, for the next start."""
+        write_whole(self.published_path, f"{digest}\n".encode())
+
+    def read_published(self) -> str:
+        """Digest of the checkpoint that was uploaded last; empty if none was."""
+        try:
+            return self.published_path.read_text(errors="replace").strip()
+        except OSError:
+            return ""
 
     def write_join_line(self, line: str) -> None:
         """Keep the `peer join …` line to hand out."""

@@ -1,6 +1,6 @@
 """Keeps the last good state of the run: follows the swarm, refuses what is broken, serves newcomers, signs the head.
 
-The keeper computes nothing. It copies the state of the furthest peer every `follow_every_steps` steps, and turns
+The keeper computes nothing. It copies the state of the furthest peers every `follow_every_steps` steps, and turns
 every `every_steps`-th into a checkpoint. When all peers are gone its copy is what the next one continues from: so it
 copies more often while a single peer, or none that stays, holds the newest state.
 
@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker
+from coordinator.checkpoint_worker import CheckpointFailed, CheckpointWorker, Verdict
 from coordinator.checkpoints import Checkpoint, CheckpointStore, load_checkpoint
+from coordinator.donor_order import DonorOrder
 from coordinator.events import Announce, Event
 from coordinator.last_state import read_last_state
 from swarm.averager import SwarmAverager
@@ -34,8 +35,6 @@ from swarm.training_state import TrainingState, state_digest
 logger = logging.getLogger(__name__)
 
 HEAD_LIFETIME_SECONDS = 3600.0
-# whose state was refused is not asked again for so long
-SHUN_SECONDS = 30.0
 # a checkpoint that failed, on a full disk or at the time limit, is tried again after so long
 RETRY_SECONDS = 20.0
 # a single peer's every step is copied, but for this many times as long as copying takes nothing is copied again
@@ -52,6 +51,18 @@ class _Head(NamedTuple):
     branch: str
     digest: str
     reached: float
+
+
+class _Refused(Exception):
+    """A state that is not taken over; the message says why.
+
+    :param what: it is, in words
+    :param facts: for programs
+    """
+
+    def __init__(self, what: str, words: str, why: str, **facts: float | str):
+        super().__init__(words)
+        self.what, self.facts = what, {"why": why, **facts}
 
 
 @dataclass(frozen=True)
@@ -105,9 +116,9 @@ class StateKeeper:
         self._probe_loss = math.inf
         # of the state that the head record tells of; replaced as a whole, for it is signed by another thread
         self._head = _Head(0, "", "", 0.0)
-        self._owed, self._retry_at = False, 0.0
+        self._retry_at = 0.0
         self._rest_until = 0.0
-        self._shunned: dict[str, float] = {}
+        self._order = DonorOrder()
         self._has_state = False
 
     @property
@@ -122,13 +133,13 @@ class StateKeeper:
         self._has_state = not self.warrant or self.state.step > 0
         snapshot = self.state.snapshot()
         self._head = _Head(snapshot.step, snapshot.branch, state_digest(snapshot), resumed.reached)
-        self.finished = self.settings.is_finished_at(self.state.step)
         self.sign_head()  # peers that wait for it need not wait for the worker, which is still loading its libraries
         verdict = self.worker.judge(snapshot, limit=math.inf, keep=False)
         self._probe_loss = verdict.loss if math.isfinite(verdict.loss) else math.inf
         self.sign_head()
         if self._has_state and self._is_unfinished(resumed.checkpoint):
             self.checkpoint(train_loss=None)
+        self._end_if_finished()
 
     def _is_unfinished(self, checkpoint: Checkpoint | None) -> bool:
         """Whether there is none yet, or one of weights from elsewhere, which nobody could score without the bundle."""
@@ -156,24 +167,29 @@ class StateKeeper:
 
     def follow(self, view: SwarmView, train_loss: float | None) -> Checkpoint | None:
         """Catch up with the swarm if it is far enough ahead; the new checkpoint if one was due."""
-        before = self.state.step
         if self._is_worth_following(view):
             self._catch_up(view)
-        step, done = self.state.step, self.settings.is_finished_at(self.state.step)
-        every = self.settings.at(step).checkpoint_every_steps
-        ended_now = done and not self.finished
-        self._owed |= ended_now or step // every != before // every
-        if not self._owed or time.monotonic() < self._retry_at:
-            return None
         checkpoint = None
-        if self.last_checkpoint is None or self.last_checkpoint.step != step:
+        if self._is_checkpoint_due() and time.monotonic() >= self._retry_at:
             self._retry_at = time.monotonic() + RETRY_SECONDS  # unless it succeeds
             checkpoint = self.checkpoint(train_loss, view)
-        self._owed, self._retry_at = False, 0.0
-        if ended_now:
+            self._retry_at = 0.0
+        self._end_if_finished()
+        return checkpoint
+
+    def _is_checkpoint_due(self) -> bool:
+        """Whether a boundary, or the end of the run, lies after the newest checkpoint."""
+        step, newest = self.state.step, self.last_checkpoint.step if self.last_checkpoint is not None else 0
+        every = self.settings.at(step).checkpoint_every_steps
+        return step > newest and (step // every > newest // every or self.settings.is_finished_at(step))
+
+    def _end_if_finished(self) -> None:
+        """The run has ended when its last state is a checkpoint, and no sooner."""
+        step, newest = self.state.step, self.last_checkpoint
+        is_written = newest is not None and newest.step == step
+        if is_written and self.settings.is_finished_at(step) and not self.finished:
             self.finished = True
             self.sign_head()
-        return checkpoint
 
     def checkpoint_now(self, view: SwarmView, train_loss: float | None) -> Checkpoint:
         """Copy the newest state, if there is a newer one, and make it a checkpoint unless it is one already."""
@@ -204,7 +220,7 @@ class StateKeeper:
 
     def _catch_up(self, view: SwarmView) -> None:
         started = time.monotonic()
-        if any(self._take_from(donor, view) for donor in self._donors(view)):
+        if any(self._take_from(donors, view) for donors in self._order.groups(self._donors(view), view)):
             self._rest_until = time.monotonic() + REST_PER_COPYING * (time.monotonic() - started)
             self.sign_head()
 
@@ -229,60 +245,66 @@ class StateKeeper:
         donors = view.donors(self.state.step + 1, self.board.identity.peer_id)
         peers = [peer for peer in donors if peer in view.leases]
         head_is_ahead = view.head is not None and view.head.step > self.state.step
-        found = peers + [peer for peer in view.coordinators[:1] if head_is_ahead]
-        return [peer for peer in found if self._shunned.get(peer, 0.0) < time.monotonic()]
+        return self._order.willing(peers + [peer for peer in view.coordinators[:1] if head_is_ahead])
 
-    def _take_from(self, donor: str, view: SwarmView) -> bool:
-        timeout = self.spec.averaging.download_timeout
+    def _take_from(self, donors: Sequence[str], view: SwarmView) -> bool:
+        """Take over the state of which each of these donors sends a part."""
+        started = time.monotonic()
         try:
-            snapshot = self.averager.download_state(donor, layouts=self.state.layouts, timeout=timeout)
-            self.state.check(snapshot)
-        except (StateUnfit, ValueError) as error:
-            self._refuse(donor, "a state", str(error), "unfit", reason=str(error))
-            return False
+            snapshot = self._download(donors)
+            verdict = self._judge(snapshot, view)
+        except _Refused as refusal:
+            self._refuse(donors, refusal, time.monotonic() - started)
         except StateUnavailable as error:
-            logger.info("no state from %s: %s", donor, error)
-            return False
-        if snapshot.step <= self.state.step:
-            reason = f"the run is at step {self.state.step} already"
-            self._refuse(donor, f"the state of step {snapshot.step}", reason, "behind", step=snapshot.step)
-            return False
-        head = self._head if self._has_state else view.head
-        if head is not None and snapshot.step > plausible_step(
-            head.step, head.reached, self.spec, time.time()
-        ):
-            what = f"the state of step {snapshot.step}"
-            self._refuse(donor, what, "nobody can be there yet", "ahead", step=snapshot.step)
-            return False
-        return self._take_if_good(donor, snapshot)
-
-    def _take_if_good(self, donor: str, snapshot: Snapshot) -> bool:
-        limit = self._probe_loss * self.spec.checkpoints.max_heldout_ratio
-        try:
-            verdict = self.worker.judge(snapshot, limit)
+            logger.info("no state from %s: %s", " and ".join(donors), error)
+            self._order.set_back(donors, time.monotonic() - started)
         except CheckpointFailed as error:
             self.announce(Event("state_not_judged", str(error), data={"reason": str(error)}))
-            return False
-        if not verdict.good:
-            self._refuse_loss(donor, snapshot.step, verdict.loss, limit)
-            return False
+        else:
+            self._order.forgive(donors)
+            self._take_over(snapshot, verdict)
+            return True
+        return False
+
+    def _download(self, donors: Sequence[str]) -> Snapshot:
+        timeout = self.spec.averaging.download_timeout
+        try:
+            snapshot = self.averager.download_state(*donors, layouts=self.state.layouts, timeout=timeout)
+            self.state.check(snapshot)
+        except (StateUnfit, ValueError) as error:
+            raise _Refused("a state", str(error), "unfit", reason=str(error)) from None
+        return snapshot
+
+    def _judge(self, snapshot: Snapshot, view: SwarmView) -> Verdict:
+        """A good one; raises `_Refused`, or `CheckpointFailed` if nobody can say."""
+        step, what = snapshot.step, f"the state of step {snapshot.step}"
+        if step <= self.state.step:
+            raise _Refused(what, f"the run is at step {self.state.step} already", "behind", step=step)
+        head = self._head if self._has_state else view.head
+        if head is not None and step > plausible_step(head.step, head.reached, self.spec, time.time()):
+            raise _Refused(what, "nobody can be there yet", "ahead", step=step)
+        limit = self._probe_loss * self.spec.checkpoints.max_heldout_ratio
+        verdict = self.worker.judge(snapshot, limit)
+        if verdict.good:
+            return verdict
+        if math.isnan(verdict.loss):
+            raise _Refused(what, "its held-out loss is not finite", "not_finite", step=step)
+        reason = f"its held-out loss is {verdict.loss:.3f}, above the limit of {limit:.3f}"
+        raise _Refused(what, reason, "loss", step=step, loss=verdict.loss, limit=limit)
+
+    def _take_over(self, snapshot: Snapshot, verdict: Verdict) -> None:
         if verdict.trouble:  # a full disk: the state is kept in memory all the same
             self.announce(Event("state_not_kept", verdict.trouble, data={"reason": verdict.trouble}))
         self.state.load(snapshot)
         self._probe_loss = verdict.loss
         self._head = _Head(snapshot.step, snapshot.branch, verdict.digest, time.time())
         self._has_state = True
-        return True
 
-    def _refuse_loss(self, donor: str, step: int, loss: float, limit: float) -> None:
-        what = f"the state of step {step}"
-        if math.isnan(loss):
-            self._refuse(donor, what, "its held-out loss is not finite", "not_finite", step=step)
-        else:
-            reason = f"its held-out loss is {loss:.3f}, above the limit of {limit:.3f}"
-            self._refuse(donor, what, reason, "loss", step=step, loss=loss, limit=limit)
-
-    def _refuse(self, donor: str, what: str, words: str, why: str, **more: float | str) -> None:
-        self._shunned[donor] = time.monotonic() + SHUN_SECONDS
-        facts = {"donor": donor, "why": why, **more}
-        self.announce(Event("refused", f"refused {what} from {donor}: {words}", data=facts))
+    def _refuse(self, donors: Sequence[str], refusal: _Refused, seconds: float) -> None:
+        sentence = f"refused {refusal.what} from {' and '.join(donors)}: {refusal}"
+        if len(donors) > 1:  # whose part it was shows when they are asked one by one
+            logger.warning(sentence)
+            self._order.set_back(donors, seconds)
+            return
+        self._order.shun(donors[0])
+        self.announce(Event("refused", sentence, data={"donor": donors[0], **refusal.facts}))

@@ -36,8 +36,6 @@ MAX_DOUBLINGS = 6
 # so often we come again to donors that serve others, a second apart, rather than take an older state
 MAX_WAITS = 120
 STALLED_AFTER_ATTEMPTS = 5
-# that send parts of one state
-MAX_DONORS = 4
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Synchronizer:
             for donor in view.donors(view.head.step, exclude=self.presence.peer_id)
             if self._shunned.get(donor, 0.0) < time.monotonic()
         ]
-        together = fellows(donors, view) if donors else []
+        together = view.fellows(donors) if donors else []
         busy = False
         for asked in ([together] if len(together) > 1 else []) + [[donor] for donor in donors]:
             if busy and self._waits < MAX_WAITS and _claimed(asked[0], view) < _claimed(donors[0], view):
@@ -199,20 +197,6 @@ class Synchronizer:
 def _claimed(donor: str, view: SwarmView) -> int:
     """The step that a donor says it is at; a coordinator is asked last, whatever it has."""
     return view.leases[donor].step if donor in view.leases else -1
-
-
-def fellows(donors: Sequence[str], view: SwarmView) -> list[str]:
-    """The first of the donors, and others that have the same state: at most `MAX_DONORS` of one step and branch."""
-    first = view.leases.get(donors[0])
-    if first is None:  # a coordinator's state has a digest of its own
-        return [donors[0]]
-    same = [
-        donor
-        for donor in donors
-        if donor in view.leases
-        and (view.leases[donor].step, view.leases[donor].branch) == (first.step, first.branch)
-    ]
-    return same[:MAX_DONORS]
 
 
 _NO_DONOR = ""

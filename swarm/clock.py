@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,8 @@ MIN_SECONDS_PER_STEP = 0.1
 WEIGHT_SLACK = 3.0
 # coordinators renew their head records every 10 s
 HEAD_FRESH_SECONDS = 40.0
+# that send parts of one state
+MAX_DONORS = 4
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,18 @@ class SwarmView:
         ]
         peers = [peer for _step, _lot, peer in sorted(able, reverse=True)]
         return peers + [peer for peer in self.coordinators if peer != exclude]
+
+    def fellows(self, donors: Sequence[str]) -> list[str]:
+        """The first of the donors, and others that have the same state: at most `MAX_DONORS` of one step and branch."""
+        first = self.leases.get(donors[0])
+        if first is None:  # a coordinator's state has a digest of its own
+            return [donors[0]]
+        of_first = (first.step, first.branch)
+        leases = ((donor, self.leases.get(donor)) for donor in donors)
+        same = [
+            donor for donor, lease in leases if lease is not None and (lease.step, lease.branch) == of_first
+        ]
+        return same[:MAX_DONORS]
 
 
 def make_view(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ from coordinator.events import Event
 from coordinator.last_state import read_last_state
 from coordinator.state_keeper import RETRY_SECONDS, Resumed, StateKeeper
 from data_prep.tokenizer import load_tokenizer
-from swarm.clock import SwarmView
+from swarm.clock import MAX_DONORS, SwarmView
 from swarm.errors import OperationFailed
 from swarm.identity import Identity
 from swarm.records import Lease
@@ -184,6 +184,74 @@ def test_a_checkpoint_that_failed_is_tried_again_after_a_while(state, monkeypatc
     assert keeper.follow(view_of(step=120), train_loss=None) is None
 
 
+def test_a_state_that_one_of_several_donors_spoils_is_fetched_from_each_until_it_is_known(worker, state):
+    good, bad = scaled(state, 1.0, step=10), scaled(state, 60.0, step=10)
+    liar, *honest = order_of_asking(3)
+    donors = Donors(lambda asked: bad if liar in asked else good)
+    happened: list[Event] = []
+    keeper = StateKeeper(state, donors, Board(), worker, happened.append)
+    keeper.start(Resumed(read_checkpoint_of(worker, state), time.time()))
+    keeper.follow(view_of(step=10, donors=[liar, *honest]), train_loss=None)
+    assert state.step == 10
+    assert [set(asked) for asked in donors.asked] == [{liar, *honest}, {liar}, {honest[0]}]
+    assert [(event.kind, event.data["donor"]) for event in happened] == [("refused", liar)]
+
+
+def test_donors_that_are_too_slow_are_asked_last_the_next_time(state, tmp_path, monkeypatch):
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr("coordinator.state_keeper.time", clock)
+    monkeypatch.setattr("coordinator.donor_order.time", clock)
+    names = order_of_asking(7)
+    slow, fast = names[:MAX_DONORS], names[MAX_DONORS:]
+
+    def answer(asked: Sequence[str]) -> Snapshot:
+        nonlocal now
+        if set(asked) <= set(slow):
+            now += SPEC.averaging.download_timeout
+            raise StateUnavailable("slower than the time allowed")
+        return scaled(state, 1.0, step=state.step + 10)
+
+    donors, disk = Donors(answer), FullDisk(tmp_path)
+    keeper = StateKeeper(state, donors, Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(0), time.time()))
+    for step in (10, 20):
+        keeper.follow(view_of(step, donors=names), train_loss=None)
+        assert state.step == step
+    assert donors.asked == [tuple(slow), tuple(fast), tuple(fast)]
+    keeper.follow(view_of(step=30, donors=slow), train_loss=None)
+    assert donors.asked[3:] == [(donor,) for donor in slow], "asked all the same when there are no others"
+
+
+@pytest.mark.parametrize(("newest", "kept"), [(50, 100), (100, 120)], ids=["a boundary", "the end"])
+def test_a_checkpoint_that_was_due_before_a_restart_is_written_after_it(state, tmp_path, newest, kept):
+    last = RunSettings.of(SPEC).model_copy(update={"total_steps": 120})
+    state.settings.take(1, "12D3KooWissuer", [SettingsEntry(from_step=0, settings=last)])
+    state.load(scaled(state, 1.0, step=kept))
+    disk = FullDisk(tmp_path)
+    keeper = StateKeeper(state, Donor(StateUnavailable("gone")), Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(newest), time.time()))
+    with pytest.raises(CheckpointFailed):
+        keeper.follow(SwarmView(now=time.time()), train_loss=None)
+    assert not keeper.finished, "it would end without its last checkpoint"
+    disk.free = True
+    again = StateKeeper(state, Donor(StateUnavailable("gone")), Board(), disk, lambda _event: None)
+    again.start(Resumed(disk.checkpoint(newest), time.time()))
+    assert again.follow(SwarmView(now=time.time()), train_loss=None).step == kept
+    assert again.finished == (kept == 120)
+    assert again.follow(SwarmView(now=time.time()), train_loss=None) is None
+
+
+def test_a_checkpoint_that_was_asked_for_in_vain_is_still_due_if_it_was_the_next_one(state, tmp_path):
+    disk = FullDisk(tmp_path)
+    keeper = StateKeeper(state, Donor(scaled(state, 1.0, step=120)), Board(), disk, lambda _event: None)
+    keeper.start(Resumed(disk.checkpoint(0), time.time()))
+    with pytest.raises(CheckpointFailed):
+        keeper.checkpoint_now(view_of(step=120), train_loss=None)
+    disk.free = True
+    assert keeper.follow(view_of(step=120), train_loss=None).step == 120
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "reason"),
     [
@@ -303,7 +371,7 @@ def read_checkpoint_of(worker: CheckpointWorker, state: TrainingState):
     return read_checkpoint(worker.write(state.snapshot(), None).path)
 
 
-def view_of(step: int, text_position: float = 0.0) -> SwarmView:
+def view_of(step: int, text_position: float = 0.0, donors: Sequence[str] = (DONOR,)) -> SwarmView:
     now = time.time()
     lease = Lease(
         run_id=SPEC.run_id,
@@ -314,7 +382,7 @@ def view_of(step: int, text_position: float = 0.0) -> SwarmView:
         samples=0,
         text_position=text_position,
     )
-    return SwarmView(now=now, leases={DONOR: lease})
+    return SwarmView(now=now, leases=dict.fromkeys(donors, lease))
 
 
 class Donor:
@@ -323,10 +391,27 @@ class Donor:
     def __init__(self, answer: Snapshot | Exception):
         self.answer = answer
 
-    def download_state(self, donor: str, *, layouts, timeout: float) -> Snapshot:
+    def download_state(self, *donors: str, layouts, timeout: float) -> Snapshot:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+class Donors:
+    """Answer as a function of who is asked says, or raises."""
+
+    def __init__(self, answer: Callable[[Sequence[str]], Snapshot]):
+        self.answer, self.asked = answer, list[tuple[str, ...]]()
+
+    def download_state(self, *donors: str, layouts, timeout: float) -> Snapshot:
+        self.asked.append(donors)
+        return self.answer(donors)
+
+
+def order_of_asking(count: int) -> list[str]:
+    """Peer ids in the order in which the keeper asks equals."""
+    ids = [Identity.generate().peer_id for _ in range(count)]
+    return view_of(step=1, donors=ids).donors(1, Board.identity.peer_id)
 
 
 class Board:

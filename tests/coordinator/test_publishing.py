@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from coordinator.checkpoints import CheckpointStore, find_damage
+from coordinator.ending import Ending
 from coordinator.events import Event
 from coordinator.export import choose_checkpoint, export_checkpoint
-from coordinator.publisher import Publisher
+from coordinator.last_state import write_last_state
+from coordinator.publisher import LONGEST_UPLOAD_SECONDS, Publisher
+from coordinator.run_directory import RunDirectory
 from data_prep.tokenizer import load_tokenizer
-from swarm.errors import BadInput
+from swarm.errors import BadInput, OperationFailed
+from swarm.spec import load_spec
+from swarm.training_state import TrainingState, build_model
 from tests.coordinator.hub_stand_in import HubStandIn
 from tests.coordinator.test_checkpoints import SPEC, advance, new_state
 
@@ -71,7 +78,7 @@ def test_what_is_there_is_never_overwritten_and_what_is_not_there_is_told(checkp
 def test_a_checkpoint_gets_to_the_hub_although_the_hub_fails_at_first(checkpoints, hub, tmp_path):
     hub.failures = 1
     happened: queue.Queue[Event] = queue.Queue()
-    publisher = Publisher("team/lean", tmp_path / ".publishing", happened.put, first_pause=0.05)
+    publisher = Publisher("team/lean", RunDirectory(tmp_path), happened.put, first_pause=0.05)
     publisher.start()
     started = time.monotonic()
     publisher.offer(choose_checkpoint(checkpoints, "latest"))
@@ -101,7 +108,7 @@ def test_a_newer_checkpoint_takes_the_place_of_one_that_fails(checkpoints, tmp_p
         if message == "step 0":
             raise ConnectionError("no network")
 
-    publisher = Publisher("team/lean", tmp_path / "p", happened.put, upload, first_pause=60.0)
+    publisher = Publisher("team/lean", RunDirectory(tmp_path), happened.put, upload, first_pause=60.0)
     publisher.start()
     publisher.offer(choose_checkpoint(checkpoints, "0"))
     assert tried.get(timeout=10) == "step 0"
@@ -109,3 +116,75 @@ def test_a_newer_checkpoint_takes_the_place_of_one_that_fails(checkpoints, tmp_p
     publisher.offer(choose_checkpoint(checkpoints, "1"))
     assert tried.get(timeout=10) == "step 1"
     assert happened.get(timeout=10).kind == "published"
+
+
+def test_an_upload_that_a_stop_cut_off_is_made_after_the_next_start_and_no_other(checkpoints, tmp_path):
+    uploaded: queue.Queue[str] = queue.Queue()
+
+    def start() -> Publisher:
+        publisher = Publisher(
+            "team/lean", RunDirectory(tmp_path), lambda _event: None, lambda *said: uploaded.put(said[2])
+        )
+        publisher.start()
+        return publisher
+
+    first = start()
+    first.offer(choose_checkpoint(checkpoints, "0"))
+    assert first.wait(timeout=10)
+    second = start()
+    second.offer(choose_checkpoint(checkpoints, "0"))
+    assert second.wait(timeout=0), "uploaded twice"
+    second.offer(choose_checkpoint(checkpoints, "1"))
+    assert second.wait(timeout=10)
+    assert list(uploaded.queue) == ["step 0", "step 1"]
+
+
+def test_the_end_waits_for_peers_and_for_the_last_upload(checkpoints, tmp_path):
+    may_upload, said = threading.Event(), list[str]()
+    publisher = Publisher(
+        "team/lean", RunDirectory(tmp_path), lambda _event: None, lambda *_: may_upload.wait()
+    )
+    publisher.start()
+    ending, last = Ending(publisher, peers_seconds=60.0, say=said.append), choose_checkpoint(checkpoints, "2")
+    assert not ending.is_over(last, peers_online=0)
+    assert not ending.is_over(last, peers_online=0)
+    assert said == [
+        "waiting up to 4 h until the checkpoint of step 2 is uploaded to team/lean; Ctrl-C ends it"
+    ]
+    may_upload.set()
+    assert publisher.wait(timeout=10)
+    assert not ending.is_over(last, peers_online=1)
+    assert ending.is_over(last, peers_online=0)
+
+
+def test_neither_peers_nor_a_hub_keep_the_coordinator_for_ever(checkpoints, tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("coordinator.ending.time", clock)
+    now, last = 0.0, choose_checkpoint(checkpoints, "2")
+    unpublished = Ending(Publisher("", RunDirectory(tmp_path), print), peers_seconds=60.0, say=print)
+    assert not unpublished.is_over(last, peers_online=1)
+    now = 60.0
+    assert unpublished.is_over(last, peers_online=1)
+    never = Ending(Publisher("team/lean", RunDirectory(tmp_path), print), peers_seconds=60.0, say=print)
+    assert not never.is_over(last, peers_online=0)
+    now += LONGEST_UPLOAD_SECONDS
+    with pytest.raises(OperationFailed, match="step 2, was not uploaded to team/lean within 4 h"):
+        never.is_over(last, peers_online=0)
+
+
+@pytest.mark.heavy
+def test_a_coordinator_ends_with_its_run_when_the_last_checkpoint_is_published(
+    make_swarm, make_spec, prepared_data, hub
+):
+    """It was stopped after it had copied the last state and before it had written its checkpoint."""
+    spec_path = make_spec(training={"total_steps": 6}, checkpoints={"publish": "team/lean"})
+    swarm, spec = make_swarm(spec_path), load_spec(spec_path)
+    tokenizer = load_tokenizer(prepared_data / "tokenizer")
+    model = build_model(spec, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    state = TrainingState(spec, model)
+    advance(state, 6)
+    swarm.run_dir.mkdir()
+    write_last_state(swarm.run_dir / "last_state.safetensors", state.snapshot(), spec.run_id)
+    assert swarm.start_coordinator("--exit-when-finished", wait=False).wait(180) == 0
+    assert swarm.status()["checkpoints"][-1]["step"] == 6
+    assert hub.messages == ["step 6"]
