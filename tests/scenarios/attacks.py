@@ -173,6 +173,7 @@ def attack_from_inside(swarm: SwarmUnderTest, line: str) -> Iterator[Outcome]:
         f"stored: {', '.join(taken) or 'none'}; the swarm went on",
         set(taken) <= {"far ahead"},
     )
+    yield stay_ahead(swarm, line)
     got = intrude_while_somebody_joins(swarm, line)
     wait_for_steps(swarm, "newcomer", 1)
     refused = "refused the state" in swarm.errors("newcomer") or got["asked"] == 0
@@ -181,6 +182,30 @@ def attack_from_inside(swarm: SwarmUnderTest, line: str) -> Iterator[Outcome]:
         f"asked {got['asked']} times, {swarm.errors('newcomer').count('refused the state')} refusals seen; "
         "the newcomer trains",
         refused,
+    )
+
+
+def stay_ahead(swarm: SwarmUnderTest, line: str) -> Outcome:
+    """An insider that says it is a step ahead, which nobody can fetch."""
+    intruder = subprocess.Popen(
+        [sys.executable, "-m", "tests.scenarios.intruder", "stay_ahead", setup_of(swarm, line, insider=True)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert intruder.stdout is not None
+        assert intruder.stdout.readline()
+        wait_for_steps(swarm, "honest-0", 4)
+        goes_on = intruder.poll() is None
+    finally:
+        intruder.kill()
+        intruder.wait()
+    noticed = swarm.errors("honest-0").count("claims a step that it does not hand out")
+    return Outcome(
+        "an insider is always one step ahead, and hands no state out",
+        f"noticed {noticed} times; the swarm made four steps meanwhile",
+        goes_on and noticed > 0,
     )
 
 

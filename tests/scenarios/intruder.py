@@ -255,6 +255,18 @@ def forge_progress(setup: Setup) -> dict[str, Any]:
     return {"taken": taken}
 
 
+def stay_ahead(setup: Setup) -> None:
+    """An insider says that it is always one step ahead, and gives nobody a state; until it is killed."""
+    _spec, dht, board = insider(setup)
+    print(json.dumps({"begun": True}), flush=True)
+    while True:
+        leases = board.read(Lease) or {}
+        steps = [lease.step for peer, lease in leases.items() if peer != setup.identity.peer_id]
+        step = max(steps, default=0) + 1
+        board.publish(a_lease(setup.run_id, step=step, ticket=dht.admission.own_ticket))
+        time.sleep(0.5)
+
+
 def forge_state(setup: Setup) -> dict[str, Any]:
     """An insider says that it is a little ahead, and gives random numbers to whoever asks for its state."""
     spec, dht, board = insider(setup)
@@ -294,6 +306,7 @@ KINDS: dict[str, Callable[[Setup], Any]] = {
     "besiege": besiege,
     "forge_progress": forge_progress,
     "forge_state": forge_state,
+    "stay_ahead": stay_ahead,
 }
 
 
