@@ -77,6 +77,9 @@ class Accumulator:
     :param scale: for micro-batches whose backward pass is in fp16
     """
 
+    # whether what it puts into a step is larger the more samples it is of
+    grows = False
+
     def __init__(self, parameters: Sequence[torch.nn.Parameter], scale: LossScale | None = None):
         self._parameters = list(parameters)
         self.scale = scale

@@ -223,6 +223,7 @@ class GlobalStep:
                 samples=samples,
                 weights=weights,
                 most=most,
+                grows=kind is RoundKind.GRADIENTS and self.accumulator.grows,
             )
             self._remember_offenders(result)
             exchanging = result.allreduce_seconds

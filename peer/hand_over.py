@@ -86,23 +86,21 @@ class _Waiting:
     refusal: Future[str] = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
 class _Yardstick:
     """Our own mean gradient of one step, by which offers are judged.
 
     :param of: step and branch
-    :param samples: that it is the mean of
     """
 
-    def __init__(self, of: tuple[int, str], own: Sequence[torch.Tensor], samples: int):
-        self.of, self._own = of, own
-        self._guard = PartGuard(
-            RoundLimits(RoundKind.GRADIENTS, factor=SIZE_FACTOR), size_of(own), float(samples)
-        )
+    of: tuple[int, str]
+    own: Sequence[torch.Tensor]
+    guard: PartGuard
 
     def why_refused(self, mean: Sequence[torch.Tensor], samples: int) -> str | None:
         """What is wrong with a mean gradient of so many samples; None if nothing is."""
-        for theirs, own in zip(mean, self._own, strict=True):
-            if why := self._guard.why_refused(theirs, own, float(samples), float(samples)):
+        for theirs, own in zip(mean, self.own, strict=True):
+            if why := self.guard.why_refused(theirs, own, float(samples), float(samples)):
                 return why
         return None
 
@@ -153,7 +151,9 @@ class HandOverDesk:
         """Whether there is a gradient of our own at this step, as it was before anything was taken over."""
         if self._yardstick is None or self._yardstick.of != (step, branch):
             own = accumulator.own_mean()
-            self._yardstick = None if own is None else _Yardstick((step, branch), own, accumulator.samples)
+            limits = RoundLimits(RoundKind.GRADIENTS, factor=SIZE_FACTOR, grows=accumulator.grows)
+            guard = PartGuard(limits, size_of(own or ()), float(accumulator.samples))
+            self._yardstick = None if own is None else _Yardstick((step, branch), own, guard)
         return self._yardstick is not None
 
     def _judge(self, waiting: _Waiting, step: int, branch: str) -> str:

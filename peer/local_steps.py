@@ -27,6 +27,8 @@ _Held = tuple[int, int, float, "list[torch.Tensor] | None"]
 class LocalSteps(Accumulator):
     """An accumulator whose model moves with every `batch_size` samples."""
 
+    grows = True
+
     def __init__(self, state: TrainingState, spec: LocalStepsSpec, scale: LossScale | None = None):
         super().__init__(state.model_parameters, scale)
         self._state, self._spec = state, spec

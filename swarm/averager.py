@@ -156,6 +156,7 @@ class SwarmAverager(StateSharing):
         samples: int,
         weights: Mapping[str, float],
         most: float = math.inf,
+        grows: bool = False,
     ) -> RoundResult:
         """Average the buffers in place with the other peers that are at `step` of `branch`; blocks until done.
 
@@ -163,6 +164,7 @@ class SwarmAverager(StateSharing):
             or with those who came when the matchmaking time is over
         :param weight: weight of our values in the average
         :param weights: most that those of other peers may weigh, by peer id; `most`: of peers that are not named
+        :param grows: whether values are larger the more they weigh
         :raises RoundFailed: nobody came in time, or the exchange broke off
         """
         wait = self._spec.matchmaking_time + 2 * self._spec.request_timeout
@@ -176,6 +178,7 @@ class SwarmAverager(StateSharing):
                     "size": group_size,
                     "weights": dict(weights),
                     "most": most,
+                    "grows": grows,
                     "bandwidth": self.bandwidth,
                 },
             )
@@ -238,11 +241,12 @@ class SwarmAverager(StateSharing):
         size: int,
         weights: dict[str, float],
         most: float,
+        grows: bool,
         bandwidth: float | None,
     ) -> None:
         """Key the next matchmaking by `bits`, and let it end when `size` peers are there."""
         self.bandwidth = bandwidth
-        self._limits = RoundLimits(kind, weights, most, self._usual_size.get(kind))
+        self._limits = RoundLimits(kind, weights, most, self._usual_size.get(kind), grows=grows)
         self._matchmaking.group_key_manager = _FixedKey(
             self.dht, self.prefix, bits, self._may_lead, self._judge_group
         )

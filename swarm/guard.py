@@ -31,6 +31,7 @@ class RoundLimits:
     :param weights: most that a peer's values may weigh, by peer id; `most`: those of peers that are not named
     :param usual_size: root mean square of the values of recent averages, for rounds to which we bring nothing
     :param factor: how much larger than ours a gradient may be
+    :param grows: whether values are larger the more samples they stand for, as how far somebody has moved is
     """
 
     kind: RoundKind
@@ -38,6 +39,7 @@ class RoundLimits:
     most: float = math.inf
     usual_size: float | None = None
     factor: float = GRADIENT_FACTOR
+    grows: bool = False
 
 
 class PartGuard:
@@ -68,21 +70,29 @@ class PartGuard:
             return f"a weight of {weight:g} where at most {most:g} was reported"
         if part.shape != own.shape or part.dtype != own.dtype:
             return f"{part.dtype}{list(part.shape)} instead of {own.dtype}{list(own.shape)}"
-        noise = math.sqrt(max(1.0, self.own_weight / weight)) if weight else 1.0
-        return self._why_too_large(part, own, noise)
+        return self._why_too_large(part, own, self._room(weight))
 
     def why_result_refused(self, delta: torch.Tensor, own: torch.Tensor) -> str | None:
         """Why a reducer's answer, the average less our own values, must not be taken over; None if it may."""
         if delta.shape != own.shape or not delta.is_floating_point():
             return f"{delta.dtype}{list(delta.shape)} instead of {own.dtype}{list(own.shape)}"
-        return self._why_too_large(own + delta, own, noise=1.0)
+        heaviest = max(self.limits.weights.values(), default=self.own_weight)
+        return self._why_too_large(own + delta, own, self._room(heaviest) if self.limits.grows else 1.0)
 
-    def _why_too_large(self, part: torch.Tensor, own: torch.Tensor, noise: float) -> str | None:
+    def _room(self, weight: float) -> float:
+        """How many times larger than ours honest values of this weight can be: noisier, or of more steps."""
+        if not weight or not self.own_weight:
+            return 1.0
+        if self.limits.grows:
+            return max(1.0, weight / self.own_weight)
+        return math.sqrt(max(1.0, self.own_weight / weight))
+
+    def _why_too_large(self, part: torch.Tensor, own: torch.Tensor, room: float) -> str | None:
         ours = max(_norm(own), self.size * math.sqrt(own.numel()))
         if self.limits.kind is RoundKind.STATE:
             size, bound = _norm(part - own), STATE_FACTOR * ours
         else:
-            size, bound = _norm(part), self.limits.factor * noise * ours
+            size, bound = _norm(part), self.limits.factor * room * ours
         if size <= bound and math.isfinite(size):
             return None
         return f"values of {size:.4g} where ours have {ours:.4g}"

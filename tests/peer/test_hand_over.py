@@ -104,6 +104,18 @@ def test_a_gradient_much_larger_than_our_own_is_refused_and_ours_stays(value):
     assert heir.accumulator.own_mean()[0].tolist() == [1.0] * 100  # type: ignore[index]
 
 
+def test_who_has_made_more_local_steps_may_have_moved_further():
+    async def scenario() -> str:
+        answer = heir.offer(gift(20.0, samples=16 * OWN_SAMPLES))
+        await let_it_arrive()
+        heir.settle()
+        return refusal(await answer)
+
+    heir = Heir()
+    heir.accumulator.grows = True
+    assert asyncio.run(scenario()) == ""
+
+
 def test_what_was_taken_over_does_not_make_room_for_more():
     async def scenario() -> list[str]:
         answers = []

@@ -108,6 +108,15 @@ def test_honest_parts_of_few_samples_may_be_noisier():
     assert guard.why_refused(noisy, torch.ones(4), weight=16.0, most=256.0) is None
 
 
+def test_who_has_made_more_local_steps_may_have_moved_further():
+    limits = RoundLimits(RoundKind.GRADIENTS, {"fast": 512.0}, grows=True)
+    slow = PartGuard(limits, own_size=1.0, own_weight=16.0)
+    assert slow.why_refused(32 * torch.ones(4), torch.ones(4), weight=512.0, most=512.0) is None
+    assert slow.why_refused(32 * torch.ones(4), torch.ones(4), weight=16.0, most=512.0)
+    assert slow.why_result_refused(30 * torch.ones(4), torch.ones(4)) is None
+    assert slow.why_result_refused(1000 * torch.ones(4), torch.ones(4))
+
+
 def test_who_brings_nothing_judges_by_what_is_usual():
     nothing = torch.zeros(4)
     by_usual = PartGuard(RoundLimits(RoundKind.GRADIENTS, usual_size=1.0), own_size=0.0, own_weight=0.0)
