@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HIVEMIND_LOGLEVEL", "CRITICAL")
@@ -16,6 +17,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from tests.scenarios.network import Network
 from tests.scenarios.swarm_under_test import SwarmUnderTest, _marked_processes, wait_for_leftovers
 from tests.spec_toml import spec_toml
+
+# how long an example takes is this machine's business
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 LEFTOVER_SECONDS = 10.0
 SEQUENCE_LENGTH = 16

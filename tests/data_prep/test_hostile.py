@@ -26,7 +26,7 @@ from data_prep.stream import TrainingStream, check_weights
 
 from .conftest import make_documents
 
-MANY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     | st.sampled_from([-1, 10**30, 1 << 62, "../../x", "..", "/etc/passwd", "a\0b.arrow", "", float("nan")]),
@@ -71,7 +71,6 @@ def test_manifests(prepared: PreparedCorpus, wrong: tuple[int, Any]) -> None:
 
 
 @given(st.text() | st.builds(json.dumps, JSON))
-@settings(deadline=None)
 def test_what_is_no_manifest(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_manifest(text)

@@ -44,7 +44,7 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 
 
 @given(batches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_promise_on_any_ids(masker: WholeWordMasker, tokenizer, case: tuple[np.ndarray, int]) -> None:
     ids, seed = case
     ids = ids % len(tokenizer)
@@ -67,7 +67,7 @@ def test_every_promise_on_any_ids(masker: WholeWordMasker, tokenizer, case: tupl
 
 
 @given(batches())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_seeded(masker: WholeWordMasker, tokenizer, case: tuple[np.ndarray, int]) -> None:
     ids, seed = case[0] % len(tokenizer), case[1]
     first = masker(ids, np.random.default_rng(seed))

@@ -43,7 +43,7 @@ def _razdel(text: str) -> list[str]:
 
 
 @given(texts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("В 1990 г. Иванов И. И. приехал. Зачем? «Не знаю.» — Да. Нет… Вот т. е. Так :-) Он ушёл.")
 @example("Приложение Direct3D. Слово и т. п. Он. 1. Первое. Второе (в скобках.) Третье; Четвёртое.")
 def test_sentences_are_those_of_razdel(text: str) -> None:
@@ -51,7 +51,7 @@ def test_sentences_are_those_of_razdel(text: str) -> None:
 
 
 @given(st.lists(texts | st.sampled_from(["▁", "а▁б в", "[MASK] <pad>", "😀 слово", "<0x41>"]), max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ids_are_those_of_whole_sentences(tokenizer, given_texts: list[str]) -> None:
     tokenize = DocumentTokenizer(tokenizer)
     tokenize(["Мама видит реку."])  # the choice of the quick way is made on the first batch

@@ -39,7 +39,7 @@ def test_every_russian_letter_is_in_the_vocabulary(tokenizer) -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_is_unknown(tokenizer, text: str) -> None:
     assert tokenizer.unk_token_id not in tokenizer(text.replace("<unk>", ""))["input_ids"]
 
@@ -97,7 +97,7 @@ def bpe(documents):
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bpe_knows_every_text(bpe, text: str) -> None:
     assert bpe.unk_token_id not in bpe(text.replace("<unk>", ""))["input_ids"]
 

@@ -98,7 +98,7 @@ def test_a_killed_peer_that_starts_again_contributes_again():
     assert report.recovery.visits_without_step == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     blows=st.lists(
         st.tuples(

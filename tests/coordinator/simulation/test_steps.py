@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another():
     assert first != other
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     peers=st.integers(1, 12),
     target=st.integers(100, 3000),
