@@ -6,6 +6,7 @@
 #
 # ARTEL_DASHBOARD   address of the coordinator's live page, which tells the line, e.g. http://coordinator:8080
 # ARTEL_JOIN_FILE   or: a file with the line, as the coordinator keeps it in RUN_DIR/join.txt
+# ARTEL_TICKET      where the run is by invitation: the token of `coordinator invite`, which the command itself reads
 # ARTEL_JOIN_WAIT   seconds to wait for it (900)
 # ARTEL_PID_FILE    where `artel-leave` finds the peer (/tmp/artel-peer.pid)
 set -euo pipefail

@@ -10,8 +10,9 @@ hivemind does the work (matchmaking, butterfly all-reduce, compression). This su
 - Only peers that the run admits may call, be followed, or be averaged with; what they send and return is held to
   bounds, and whoever breaks them is told of in the result.
 
-Private attributes of hivemind 1.1.12 are touched here, in the base class and in the all-reduce only. The averager is a
-forked process: create it in the main thread, before other threads; it dies with its parent. One round at a time.
+Of what hivemind 1.1.12 keeps private, the averager's and its matchmaking's is used here and in the base class, the
+all-reduce's in `swarm/allreduce.py` only. The averager is a forked process: create it in the main thread, before other
+threads; it dies with its parent. One round at a time.
 """
 
 from __future__ import annotations

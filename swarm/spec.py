@@ -34,7 +34,18 @@ class _Section(BaseModel):
 
 
 class ModelSpec(_Section):
-    """Shape of LeanALBERT; the vocabulary's size comes from the tokenizer."""
+    """Shape of LeanALBERT; the vocabulary's size comes from the tokenizer.
+
+    :param hidden_size: width of the layers
+    :param intermediate_size: width inside of their feed-forward part
+    :param num_hidden_layers: that a token passes
+    :param num_hidden_groups: groups of neighbouring layers; those of a group share one set of weights
+    :param num_attention_heads: of each layer, each `hidden_size / num_attention_heads` wide
+    :param embedding_size: width of the tokens' embeddings, which a matrix takes to `hidden_size`
+    :param max_position_embeddings: longest text in tokens
+    :param hidden_dropout_prob: share of the values dropped after embeddings and layers while training
+    :param attention_probs_dropout_prob: share of the attention's weights dropped while training
+    """
 
     hidden_size: Positive = 512
     intermediate_size: Positive = 2048
@@ -62,10 +73,16 @@ class DataSpec(_Section):
     already has `tokenizer/`, `shards/` and `heldout.safetensors` (`data-prep shard` writes one) is taken as it is.
     Such a folder on an HTTP server that knows ranges is named by its URL: peers then read the shards from there.
 
+    :param source: one of these
+    :param vocab_size: tokens of the tokenizer that the coordinator makes; a prepared folder brings its own
+    :param sequence_length: tokens of a sample
+    :param sequence_length_start: tokens of a sample at global step 0, from which they grow
+    :param sequence_length_warmup_steps: global steps until they have grown to `sequence_length`
     :param weights: share of the samples by source; all of them named by the shards' manifest. By size without it
     :param sentence_pairs: samples are two segments, and the model learns their order as well
-    :param sequence_length_start: length of the samples at global step 0, which grows to `sequence_length` within
-        `sequence_length_warmup_steps`
+    :param heldout_fraction: share of the documents, chosen by the run's seed, that nobody trains on; of text that the
+        coordinator prepares itself, for a prepared folder brings its held-out set
+    :param heldout_rows: samples at most that are cut from them, on which states and checkpoints are scored
     :param license: of the text, as the model hub names it, e.g. `cc-by-sa-4.0`; told in every checkpoint's model card
     """
 
@@ -101,7 +118,17 @@ class DataSpec(_Section):
 class TrainingSpec(_Section):
     """LAMB (You et al., 2020) on batches of `target_batch_size` samples, linear warm-up and decay.
 
+    :param target_batch_size: samples of all peers together that make a global step
+    :param micro_batch_size: samples in one pass of a peer whose search for the fastest size has failed, and of every
+        peer that `coordinator simulate` models; other peers take what their search has found
+    :param total_steps: global steps of the run, at whose end the learning rate reaches zero
+    :param warmup_steps: global steps in which it rises to `learning_rate`
+    :param learning_rate: the highest
+    :param betas: decay of LAMB's first and second moment per step
+    :param eps: what it adds to the root of the second one
+    :param weight_decay: of all parameters but biases and norms
     :param moment_bits: of each of its two moments; with 8 what newcomers fetch and checkpoints hold is half as large
+    :param max_grad_norm: L2 norm of the averaged gradient of all parameters, above which it is scaled down to it
     """
 
     target_batch_size: Positive = 4096
@@ -123,12 +150,22 @@ class TrainingSpec(_Section):
 
 
 class AveragingSpec(_Section):
-    """How peers average. Durations in seconds; `state_every`: parameters are re-averaged every so many steps.
+    """How peers average.
 
-    :param aggregation: of gradients; `centred_clipping` keeps a minority of peers from steering the run with gradients
-        of ordinary size that point the wrong way, at some cost in quality
+    :param matchmaking_time: seconds for which a round waits for peers that are expected and do not come; a group that
+        is complete starts at once
+    :param request_timeout: seconds for which a peer that asks to join a group waits for an answer
+    :param next_chunk_timeout: seconds without a message after which the other side of an average, or of a download of
+        the state, counts as gone
+    :param allreduce_timeout: seconds that an average may take from the complete group on, or the round has failed
+    :param download_timeout: seconds that fetching the whole state may take; a donor sends to nobody for longer
     :param gradient_compression: `8bit` sends what is small in 16 bits, and `low_rank` sends matrices as two factors of
         `rank` columns, for links on which 8 bits are too many
+    :param rank: see there
+    :param state_compression: of parameters that are re-averaged
+    :param state_every: global steps from one re-averaging of the parameters to the next
+    :param aggregation: of gradients; `centred_clipping` keeps a minority of peers from steering the run with gradients
+        of ordinary size that point the wrong way, at some cost in quality
     :param overlap: peers go on computing while they average. What they compute meanwhile enters the next global step,
         although its gradient was taken at the parameters before this one: at most one step old
     """
@@ -164,6 +201,10 @@ class LocalStepsSpec(_Section):
     Each makes a LAMB step of its own every `batch_size` samples. When the swarm has `training.target_batch_size`, what
     everyone has moved is averaged, and a step of SGD with Nesterov momentum in that direction is the global step.
     `training.learning_rate` and its schedule, in global steps, are those of the local steps.
+
+    :param batch_size: samples of a local step
+    :param outer_learning_rate: how far the global step goes of what the peers have moved on average
+    :param outer_momentum: decay of its momentum per global step
     """
 
     batch_size: Positive
@@ -172,7 +213,11 @@ class LocalStepsSpec(_Section):
 
 
 class LeaseSpec(_Section):
-    """A peer is alive while its lease has not expired: renewed every `period` seconds, valid for `expiration`."""
+    """A peer is alive while its lease has not expired.
+
+    :param period: seconds from one renewal to the next
+    :param expiration: seconds for which a lease is valid
+    """
 
     period: Seconds = 5.0
     expiration: Seconds = 20.0
@@ -187,12 +232,17 @@ class LeaseSpec(_Section):
 
 
 class CheckpointSpec(_Section):
-    """A checkpoint every `every_steps` global steps; on disk stay the last `keep`, the first, the best by held-out
-    loss, and every `keep_every`-th (0: none).
+    """What the coordinator copies from the swarm, and what of it stays on disk.
 
-    Between checkpoints the coordinator copies the swarm's state every `follow_every_steps`, so that when every peer
-    is gone the run goes on from there. Judging, evaluating and writing one takes at most `timeout` seconds, or it is
-    given up. `publish` names a repository of a model hub to upload each one to, e.g. `"owner/model"`.
+    :param every_steps: global steps from one checkpoint to the next
+    :param keep: how many of the last ones stay, beside the first and the best by held-out loss
+    :param keep_every: of all, every so many-th stays as well; 0: none
+    :param follow_every_steps: global steps after which the state is copied between checkpoints, so that when every
+        peer is gone the run goes on from there
+    :param max_heldout_ratio: a state whose held-out loss is more than so many times that of the last good one is
+        refused, by the coordinator and by newcomers
+    :param timeout: seconds that judging, evaluating and writing a checkpoint may take, or it is given up
+    :param publish: a repository of a model hub to upload each one to, e.g. `"owner/model"`
     """
 
     every_steps: Positive = 100
@@ -207,6 +257,8 @@ class CheckpointSpec(_Section):
 class RunSpec(_Section):
     """One collaborative training, wholly described.
 
+    :param name: of the run, with which its id begins: lower-case letters, digits and `-`
+    :param seed: of the first weights, the held-out documents and the order of the text
     :param admission: `invite`: only those whom `coordinator invite` has given a ticket take part
     :param local_steps: if given, peers make steps of their own between global ones
 

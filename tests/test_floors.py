@@ -1,7 +1,8 @@
-"""Imports go down the floors only; hivemind's private parts are touched in one file."""
+"""Imports go down the floors only; hivemind's private parts are used where CONTRIBUTING.md says."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("model", "data_prep", "swarm", "peer", "coordinator", "finetune")
+IMPORTS_HIVEMIND = re.compile(r"^\s*(import|from) hivemind", re.MULTILINE)
 
 
 def test_imports_go_down_the_floors_only():
@@ -24,6 +26,27 @@ def test_hivemind_is_imported_in_swarm_only():
         path.relative_to(ROOT).parts[0]
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
-        if re.search(r"^\s*(import|from) hivemind", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if IMPORTS_HIVEMIND.search(path.read_text(encoding="utf-8"))
     }
     assert importers == {"swarm"}
+
+
+def test_hiveminds_private_parts_are_used_where_it_is_said_only():
+    rule = re.search(r"^- \*\*hivemind\*\*.*?(?=^- )", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)[0]
+    users = {path.name for path in (ROOT / "swarm").glob("*.py") if uses_private_parts(path.read_text())}
+    assert users == set(re.findall(r"`(\w+\.py)`", rule))
+
+
+def uses_private_parts(source: str) -> bool:
+    """Whether a file that imports hivemind reads private attributes that it does not set itself."""
+    if not IMPORTS_HIVEMIND.search(source):
+        return False
+    nodes = list(ast.walk(ast.parse(source)))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)]
+    ours = {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and _is_self(node.value)}
+    ours |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    return any(node.attr not in ours or not _is_self(node.value) for node in attributes)
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"

@@ -58,14 +58,30 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
             yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
 
 
-def unit_commands() -> dict[str, list[str]]:
-    """ExecStart of the systemd unit and of the one inside the cloud-init file, by file name."""
+def variables_of_commands() -> set[str]:
+    """Environment variables that stand for an option of one of the real commands."""
+    groups = [get_command(app) for app in APPS.values()]
+    commands = [command for group in groups for command in group.commands.values()]  # type: ignore[attr-defined]
+    return {str(option.envvar) for command in commands for option in command.params if option.envvar}
+
+
+def files_of_a_spot_machine() -> dict[str, dict[str, Any]]:
+    """What cloud-init writes, by path."""
     cloud = yaml.safe_load((DOCKER / "systemd" / "spot-instance.yaml").read_text())
-    units = {
+    return {file["path"]: file for file in cloud["write_files"]}
+
+
+def units() -> dict[str, str]:
+    """The systemd unit and the one inside the cloud-init file, by file name."""
+    return {
         "artel-peer.service": (DOCKER / "systemd" / "artel-peer.service").read_text(),
-        "spot-instance.yaml": cloud["write_files"][0]["content"],
+        "spot-instance.yaml": files_of_a_spot_machine()["/etc/systemd/system/artel-peer.service"]["content"],
     }
-    return {name: _exec_start(text) for name, text in units.items()}
+
+
+def unit_commands() -> dict[str, list[str]]:
+    """ExecStart of every unit, by file name."""
+    return {name: _exec_start(text) for name, text in units().items()}
 
 
 def all_commands() -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from coordinator.dashboard import create_replay_app
 from coordinator.history import History
@@ -27,6 +26,8 @@ from tests.docker.command_lines import (
     pods,
     seconds,
     unit_commands,
+    units,
+    variables_of_commands,
 )
 
 if sys.version_info >= (3, 11):
@@ -108,16 +109,11 @@ def assert_paths_are_mounted(words: list[str], mounted: set[str]) -> None:
 
 
 def test_what_systemd_waits_for_is_longer_than_the_grace_period():
-    cloud = yaml.safe_load((DOCKER / "systemd" / "spot-instance.yaml").read_text())
-    units = {
-        "artel-peer.service": (DOCKER / "systemd" / "artel-peer.service").read_text(),
-        "spot-instance.yaml": cloud["write_files"][0]["content"],
-    }
     for name, words in unit_commands().items():
-        stop = re.search(r"^TimeoutStopSec=(\d+)$", units[name], re.M)
+        stop = re.search(r"^TimeoutStopSec=(\d+)$", units()[name], re.M)
         assert int(stop[1]) > parse(words)["grace"] + 4
         # SIGTERM is for the peer; its children die with it
-        assert "KillMode=mixed" in units[name]
+        assert "KillMode=mixed" in units()[name]
 
 
 def test_the_wheel_that_the_cloud_example_installs_is_the_one_that_is_built():
@@ -140,7 +136,7 @@ def test_the_services_name_is_where_peers_are_sent():
     service = next(manifest for manifest in manifests() if manifest["kind"] == "Service")["metadata"]
     host = f"{service['name']}.{service['namespace']}.svc"
     for name, pod in pods():
-        variables = {entry["name"]: entry["value"] for entry in pod["containers"][0].get("env", [])}
+        variables = {entry["name"]: entry.get("value") for entry in pod["containers"][0].get("env", [])}
         if name == "artel-coordinator":
             assert f"/dns4/{host}/tcp/{PORT}" in pod["containers"][0]["args"]
         else:
@@ -154,6 +150,7 @@ def test_variables_that_are_set_are_read_and_explained():
     read = {name for text in SCRIPTS.values() for name in re.findall(r"\$\{?(ARTEL_\w+)", text)}
     explained = {name for text in SCRIPTS.values() for name in re.findall(r"^# .*?\b(ARTEL_\w+)", text, re.M)}
     assert read <= explained
+    read |= variables_of_commands()
     for name, service in compose()["services"].items():
         assert {key for key in service["environment"] if key.startswith("ARTEL_")} <= read, name
     for name, pod in pods():

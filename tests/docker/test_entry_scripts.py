@@ -27,6 +27,7 @@ NOBODY = 65534
 # says how it was called; leaves when it is told to, as slowly as it is told to
 FAKE_PEER = """#!/usr/bin/env bash
 trap 'sleep "${FAKE_LEAVES_AFTER:-0}"; echo left; exit 0' USR1
+printf '%s' "${ARTEL_TICKET:-}" > "$FAKE_LOG.ticket"
 printf '%s\\n' "peer" "$@" > "$FAKE_LOG"
 [[ -n ${FAKE_ENDS:-} ]] && exit "$FAKE_ENDS"
 while :; do sleep 0.05; done
@@ -219,6 +220,16 @@ def test_the_batch_script_passes_slurms_signal_on_and_queues_the_job_again(place
     assert batch.wait(DEADLINE_SECONDS) == 0
     assert "left" in batch.stdout.read()
     assert Path(f"{place['FAKE_LOG']}.scontrol").read_text() == "requeue 77\n"
+
+
+@pytest.mark.parametrize("script", ["artel-join.sh", "slurm/node.sbatch"])
+def test_the_token_of_an_invitation_is_in_the_environment_and_not_in_the_command(place, script, folder):
+    Path(place["ARTEL_JOIN_FILE"]).write_text(f"{JOIN_LINE}\n")
+    own = {"ARTEL_TICKET": "secret", "FAKE_ENDS": "0", "ARTEL_CACHE": str(folder), "ARTEL_IMAGE": "artel.sif"}
+    process = start(script, environment={**place, **own})
+    assert process.wait(DEADLINE_SECONDS) == 0
+    assert Path(f"{place['FAKE_LOG']}.ticket").read_text() == "secret"
+    assert not any("secret" in word for word in called(place))
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from swarm.errors import BadInput
 from swarm.spec import RunSpec, load_spec, parse_spec
@@ -51,6 +55,22 @@ def test_a_wrong_spec_is_refused_in_one_line_that_names_the_key(tmp_path, toml, 
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def sections() -> Iterator[type[BaseModel]]:
+    yield RunSpec
+    for field in RunSpec.model_fields.values():
+        kinds = get_args(field.annotation) or (field.annotation,)
+        yield from (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+@pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.__name__)
+def test_every_key_says_what_it_means(section):
+    explained = set(re.findall(r"^ *:param (\w+): \S", section.__doc__, re.MULTILINE))
+    keys = set(section.model_fields)
+    if section is RunSpec:
+        keys -= {"model", "data", "training", "averaging", "leases", "checkpoints"}
+    assert explained == keys
 
 
 def test_a_missing_spec_is_bad_input(tmp_path):
