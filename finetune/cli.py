@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from data_prep.command_line import options_of_all_commands, quieten_the_hub, run_app
 from finetune.errors import BadInput, OperationFailed
 
 app = typer.Typer(
@@ -20,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = "interrupted; a run goes on from its last checkpoint when the same command is given again"
 Data = Annotated[str, typer.Option("--data-dir", help="The unpacked benchmark, or a data set's hub id.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, …")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")]
@@ -27,9 +32,7 @@ Trust = Annotated[bool, typer.Option(help="Run code that comes with a foreign mo
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
-    """Options of all commands; the entry point reads --debug."""
+app.callback()(options_of_all_commands)
 
 
 @app.command()
@@ -190,8 +193,20 @@ def _print(content: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(content, ensure_ascii=False) if as_json else text)
 
 
+def run_finetune(arguments: Sequence[str] | None = None) -> int:
+    """The command with these words (None: this process's); returns the exit code."""
+    return run_app(app, arguments, _quieten_libraries, _INTERRUPTED)
+
+
+def _quieten_libraries(debug: bool) -> None:
+    """Before they are imported: a wrong command line should not wait for them."""
+    quieten_the_hub(debug)
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        warnings.filterwarnings("ignore", module="torch|transformers|accelerate|sklearn")
+
+
 def main() -> None:
     """Entry point of the `finetune` command."""
-    from finetune.command_errors import run_app
-
-    sys.exit(run_app(app))
+    sys.exit(run_finetune())

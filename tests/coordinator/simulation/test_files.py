@@ -23,7 +23,7 @@ from coordinator.simulation.options import Churn, SimulationOptions
 from coordinator.simulation.sizes import transfer_sizes
 from coordinator.simulation.storm_report import StormReport
 from coordinator.simulation.timings import crowding, fit
-from swarm.cli_support import exit_code_of
+from data_prep.command_line import exit_code_of
 from swarm.spec import RunSpec
 from tests.coordinator.simulation.small_swarms import ONE_SECOND, small_spec
 
