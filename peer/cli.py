@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from data_prep.command_line import options_of_all_commands
 from peer.grace import DEFAULT_GRACE_SECONDS
 from swarm.cli_support import run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
 )
+app.callback()(options_of_all_commands)
 
 MorePeers = Annotated[list[str] | None, typer.Argument(hidden=True)]
 Fingerprint = Annotated[str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")]

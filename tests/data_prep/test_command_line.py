@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from data_prep.cli import main
 
@@ -47,6 +50,14 @@ def test_a_defect_is_one_line_and_a_traceback_with_debug(
     monkeypatch.setenv("ARTEL_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["stats", "x", "-o", "y"])
+
+
+@pytest.mark.parametrize("package", ["data_prep", "finetune", "peer", "coordinator"])
+def test_help_lists_the_option_that_the_errors_name(package: str) -> None:
+    app = importlib.import_module(f"{package}.cli").app
+    shown = CliRunner(env={"TERMINAL_WIDTH": "120"}).invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert re.search(r"--debug .*Show tracebacks", shown.stdout)
 
 
 @pytest.mark.parametrize(
