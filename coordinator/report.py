@@ -20,6 +20,7 @@ from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory
 from coordinator.status import CheckpointStatus, PeerStatus, RunStatus
 from coordinator.terminal_view import view
+from coordinator.unreadable import why_unreadable
 from swarm.errors import OperationFailed
 
 OLD_AFTER_SECONDS = 15.0
@@ -37,7 +38,10 @@ def read_status(run_dir: Path) -> RunStatus:
             f"{run_dir} has no status yet: start `coordinator run`, or wait a moment"
         ) from None
     except (OSError, ValidationError) as error:
-        raise OperationFailed(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        raise OperationFailed(
+            f"{path} cannot be read ({why_unreadable(error)}): a coordinator that runs writes it anew, so wait a "
+            "moment, or start `coordinator run`"
+        ) from None
 
 
 def describe(status: RunStatus) -> str:
