@@ -83,7 +83,7 @@ def _explain_usage(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
         return 2
-    return _fail(message, 2)
+    return _fail(message.replace("Value error, ", ""), 2)  # typer checks values by pydantic
 
 
 def _explain(error: Exception) -> int:

@@ -22,6 +22,7 @@ from data_prep.cli import main
         (("import",), "Missing argument 'inputs'"),
         (("shard", "x", "-o", "y"), "Missing option '--tokenizer'"),
         (("tokenizer", "x", "-o", "y", "--vocab-size", "-1"), "Invalid value for '--vocab-size'"),
+        (("tokenizer", "x", "-o", "y", "--vocab-size", "many"), "Invalid value for '--vocab-size'"),
         (("imprt",), "No such command 'imprt'"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_chart_has_gaps_where_there_is_no_value():
         (("--sweep", "target_batch_size=0"), "target_batch_size"),
         (("--sweep", "expiration=0.5"), "expiration"),
         (("--calibration", "nowhere.json"), "nowhere.json"),
-        (("--churn", "tidal"), "churn"),
+        (("--churn", "tidal"), "'--churn': 'tidal' is not one of"),
     ],
 )
 def test_bad_options_are_named_in_one_line(spec_path, capsys, options, word):
