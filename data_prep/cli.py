@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.command_line import options_of_all_commands, quieten_the_hub, run_app
+from data_prep.counted import counted
 from data_prep.errors import DataError
 
 app = typer.Typer(
@@ -50,7 +51,8 @@ def import_(
     fields = Fields(text_field, id_field)
     summary = import_documents(inputs, output, source=source, fields=fields, progress=_say)
     lost = summary["damage"]["lost"]
-    _print(summary, as_json, f"{summary['documents']} documents in {output}; {lost} damaged places skipped")
+    documents, places = counted(summary["documents"], "document"), counted(lost, "damaged place")
+    _print(summary, as_json, f"{documents} in {output}; {places} skipped")
     for place in summary["damage"]["places"] if not as_json else ():
         _say(f"  {place['file']}, {place['position']}: {place['reason']}")
 
@@ -143,8 +145,8 @@ def shard(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    counts = f"{manifest.tokens} tokens of {manifest.documents} documents"
-    told = f"{counts} in {len(manifest.shards)} shards in {output}"
+    counts = f"{manifest.tokens} tokens of {counted(manifest.documents, 'document')}"
+    told = f"{counts} in {counted(len(manifest.shards), 'shard')} in {output}"
     _print(json.loads(manifest.to_json()), as_json, told)
 
 
@@ -185,7 +187,7 @@ def cluster(
             {"submitted": True}, as_json, f"submitted; {output} is finished when it has shards/manifest.json"
         )
     else:
-        told = f"{manifest.tokens} tokens of {manifest.documents} documents in {output}"
+        told = f"{manifest.tokens} tokens of {counted(manifest.documents, 'document')} in {output}"
         _print(json.loads(manifest.to_json()), as_json, told)
 
 
@@ -204,7 +206,7 @@ def stats(
     content = corpus_stats(corpus, history or ())
     page = write_report(content, output)
     totals = content["totals"]
-    _print(content, as_json, f"{totals['documents']} documents, {totals['words']} words: {page}")
+    _print(content, as_json, f"{counted(totals['documents'], 'document')}, {totals['words']} words: {page}")
 
 
 def _say(message: str) -> None:

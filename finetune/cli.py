@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from data_prep.command_line import options_of_all_commands, quieten_the_hub, run_app
+from data_prep.counted import counted
 from finetune.errors import BadInput, OperationFailed
 
 app = typer.Typer(
@@ -100,7 +101,7 @@ def sweep(
     table = text_table(*report_cells(build_report(output))) if outcome.finished else ""
     _print(asdict(outcome), as_json, table)
     if outcome.failed:
-        raise OperationFailed(f"{len(outcome.failed)} runs failed: {', '.join(outcome.failed)}")
+        raise OperationFailed(f"{counted(len(outcome.failed), 'run')} failed: {', '.join(outcome.failed)}")
 
 
 @app.command()
@@ -143,7 +144,8 @@ def submit(
         print(f"warning: {warning}", file=sys.stderr)
     content = {name: value for name, value in asdict(submission).items() if name != "files"}
     lines = [
-        f"{task}: {count} items, seed {submission.seeds[task]}" for task, count in submission.items.items()
+        f"{task}: {counted(count, 'item')}, seed {submission.seeds[task]}"
+        for task, count in submission.items.items()
     ]
     _print(content | {"files": list(submission.files)}, as_json, "\n".join((*lines, f"written: {output}")))
 
@@ -162,7 +164,7 @@ def predict(
 
     told = predict_file(model, file, output, text_field=text_field, second_field=second_field)
     positive = "" if told["positive"] is None else f", {told['positive']} at or above the threshold"
-    _print(told, as_json, f"{told['texts']} texts in {output}{positive}")
+    _print(told, as_json, f"{counted(told['texts'], 'text')} in {output}{positive}")
 
 
 @app.command()
@@ -186,7 +188,7 @@ def explain(
     texts = read_texts(file, text_field, second_field) if file else [TextPair(str(text), second)]
     explanations = explain_texts(model, texts, trust_remote_code=trust_remote_code)
     write_text(output, render_explanations(explanations))
-    print(f"{len(explanations)} texts in {output}")
+    print(f"{counted(len(explanations), 'text')} in {output}")
 
 
 def _print(content: dict[str, Any], as_json: bool, text: str) -> None:

@@ -10,7 +10,7 @@ from typer.main import get_command
 from coordinator.cli import app
 from coordinator.run_directory import RunDirectory
 from data_prep.command_line import exit_code_of
-from tests.coordinator.runs import run_status
+from tests.coordinator.runs import peer, run_status
 
 
 @pytest.fixture
@@ -35,3 +35,14 @@ def test_a_damaged_status_is_told_with_what_to_do(directory, capsys, content, re
     assert error.startswith(f"error: {directory.status_path} cannot be read ({reason}")
     assert "start `coordinator run`" in error
     assert "validation error" not in error
+
+
+def test_one_of_a_thing_is_not_told_as_many(directory, capsys):
+    directory.write_status(run_status(peer(1, samples=1)))
+    assert status(directory) == 0
+    assert "1 peer, " in (one := capsys.readouterr().out)
+    assert ", 1 sample, " in one
+    directory.write_status(run_status(peer(1, samples=2), peer(2)))
+    assert status(directory) == 0
+    assert "2 peers, " in (several := capsys.readouterr().out)
+    assert ", 2 samples, " in several
