@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from coordinator.unreadable import why_unreadable
 from swarm.errors import OperationFailed
 from swarm.whole_file import write_whole
 
@@ -59,7 +60,7 @@ def load_books(path: Path) -> Books:
         return Books()
     except (OSError, ValidationError) as error:
         raise OperationFailed(
-            f"{path} cannot be read ({error}): restore it, or delete it, which readmits whom it evicted"
+            f"{path} cannot be read ({why_unreadable(error)}): restore it, or delete it, which readmits whom it evicted"
         ) from None
 
 

@@ -27,6 +27,7 @@ from coordinator.checkpoints import (
 from coordinator.first_weights import FIRST_STEP, TOKENIZER_FILES, begin_with_weights, has_weights
 from coordinator.run_directory import RunDirectory
 from coordinator.settings_desk import SettingsDesk
+from coordinator.unreadable import why_unreadable
 from swarm.bundle import TOKENIZER_FOLDER
 from swarm.errors import BadInput
 from swarm.settings import RunSettings, SettingsPlan
@@ -72,8 +73,10 @@ def _adopt_settings(
     try:
         plan = SettingsPlan.model_validate(checkpoint.settings)
     except ValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"the settings in {checkpoint.path / MANIFEST} cannot be read ({reason})") from None
+        raise BadInput(
+            f"the settings in {checkpoint.path / MANIFEST} cannot be read ({why_unreadable(error)}): "
+            "give another checkpoint to --resume-from"
+        ) from None
     SettingsDesk.lay_out(directory.settings_path, spec.run_id, plan)
     values = RunSettings.of(spec).model_dump()
     changes = {

@@ -12,12 +12,14 @@ import typer
 from coordinator.checkpoint_commands import evaluate, export
 from coordinator.control_commands import Control, RunDir, TlsCa, add_control_commands
 from coordinator.simulation.command import simulate_command
+from data_prep.command_line import options_of_all_commands
 from swarm.cli_support import run_app
 from swarm.errors import BadInput
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Start and watch a collaborative training run."
 )
+app.callback()(options_of_all_commands)
 
 app.command("simulate")(simulate_command)
 add_control_commands(app)

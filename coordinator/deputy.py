@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from coordinator.unreadable import why_unreadable
 from swarm.addresses import Address
 from swarm.bundle import BundleCache, SignedManifest, load_spec_of
 from swarm.credentials import Credentials
@@ -86,7 +87,13 @@ def _authority_of(path: Path) -> Identity:
         raise BadInput(
             f"--authority {path} does not exist: copy identity.key of the first coordinator's run directory"
         )
-    return Identity.load_or_create(path)
+    try:
+        return Identity.load(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"--authority {path} holds no identity key ({error}): give identity.key of the first coordinator's run "
+            "directory"
+        ) from None
 
 
 def load_commission(path: Path, spec: RunSpec, identity: Identity) -> Commission | None:
@@ -97,7 +104,7 @@ def load_commission(path: Path, spec: RunSpec, identity: Identity) -> Commission
         return None
     except (OSError, ValidationError) as error:
         raise OperationFailed(
-            f"{path} cannot be read ({error}): delete it and give --authority again"
+            f"{path} cannot be read ({why_unreadable(error)}): delete it and give --authority again"
         ) from None
     authority = commission.manifest.open().authority
     if not is_warranted(commission.warrant, spec.run_id, identity.peer_id, [authority]):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.status import PeerStatus, RunStatus
+from data_prep.counted import counted
 
 WORKING = ("training", "averaging")
 PEER_KINDS = ("joined", "synced", "stalled", "recovered", "left", "lost", "returned")
@@ -100,13 +101,16 @@ def _peer_events(old: PeerStatus | None, peer: PeerStatus) -> Iterator[Event]:
 
 
 def _left(peer: PeerStatus) -> Event:
-    handed = f" and handed over {peer.handed_over} samples" if peer.handed_over else ""
+    handed = f" and handed over {counted(peer.handed_over, 'sample')}" if peer.handed_over else ""
     data = {"name": peer.name, "samples": peer.handed_over}
     return Event("left", f"{peer.name} left on request{handed}", peer.peer_id, data)
 
 
 def _lost(peer: PeerStatus) -> Event:
-    at_risk = f"; up to {peer.samples_accumulated} samples are lost" if peer.samples_accumulated else ""
+    samples = peer.samples_accumulated
+    at_risk = (
+        f"; up to {counted(samples, 'sample')} {'is' if samples == 1 else 'are'} lost" if samples else ""
+    )
     data = {"name": peer.name, "samples": peer.samples_accumulated}
     return Event("lost", f"{peer.name} fell silent without leaving{at_risk}", peer.peer_id, data)
 

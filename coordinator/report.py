@@ -20,6 +20,8 @@ from coordinator.host_port import parse_host_port
 from coordinator.run_directory import RunDirectory
 from coordinator.status import CheckpointStatus, PeerStatus, RunStatus
 from coordinator.terminal_view import view
+from coordinator.unreadable import why_unreadable
+from data_prep.counted import counted
 from swarm.errors import OperationFailed
 
 OLD_AFTER_SECONDS = 15.0
@@ -37,16 +39,18 @@ def read_status(run_dir: Path) -> RunStatus:
             f"{run_dir} has no status yet: start `coordinator run`, or wait a moment"
         ) from None
     except (OSError, ValidationError) as error:
-        raise OperationFailed(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        raise OperationFailed(
+            f"{path} cannot be read ({why_unreadable(error)}): a coordinator that runs writes it anew, so wait a "
+            "moment, or start `coordinator run`"
+        ) from None
 
 
 def describe(status: RunStatus) -> str:
     """The status in a few lines for a person."""
     age = time.time() - status.generated_at
-    peers = "1 peer" if status.peers_online == 1 else f"{status.peers_online} peers"
     lines = [
         f"{status.run_id}: {status.state}" + (f" ({status.reason})" if status.reason else ""),
-        f"step {status.global_step} of {status.target_steps}, {peers}, "
+        f"step {status.global_step} of {status.target_steps}, {counted(status.peers_online, 'peer')}, "
         f"{status.samples_per_second:.1f} samples/s, goodput {_number(status.goodput)}",
         f"loss {_number(status.train_loss)}, held-out {_number(status.heldout_loss)}",
     ]
@@ -62,7 +66,8 @@ def describe_peer(peer: PeerStatus) -> str:
     """A peer in one line."""
     words = [
         f"  {peer.name:<14} {peer.state:<10} step {peer.global_step}, {peer.samples_per_second:.1f} samples/s",
-        f"{peer.samples_contributed} samples, goodput {_number(peer.goodput)}, heard {peer.last_seen:.0f} s ago",
+        counted(peer.samples_contributed, "sample"),
+        f"goodput {_number(peer.goodput)}, heard {peer.last_seen:.0f} s ago",
         peer.trouble,
         peer.error or "",
     ]

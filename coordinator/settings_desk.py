@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from coordinator.events import Announce, Event
+from coordinator.unreadable import why_unreadable
 from swarm.clock import SwarmView
 from swarm.dht import RecordBoard
 from swarm.errors import BadInput, OperationFailed
@@ -67,7 +68,7 @@ class SettingsDesk:
             return
         except (OSError, ValidationError) as error:
             raise OperationFailed(
-                f"{self.path} cannot be read ({str(error).splitlines()[0]}): restore it, or delete it to go on with "
+                f"{self.path} cannot be read ({why_unreadable(error)}): restore it, or delete it to go on with "
                 "the settings of the spec"
             ) from None
         self.book.take(record.version, record.issuer, record.entries)

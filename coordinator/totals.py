@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from coordinator.unreadable import why_unreadable
 from swarm.records import MAX_COUNT
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Totals(BaseModel):
                 "%s cannot be read (%s): the run's samples are counted from zero; to go on from a copy of it, stop "
                 "the coordinator and put the copy there",
                 path,
-                str(error).splitlines()[0],
+                why_unreadable(error),
             )
             return cls()
         believable = {peer: has for peer, has in totals.by_peer.items() if has == has.at_most(MAX_COUNT)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_prep.command_line import options_of_all_commands, quieten_the_hub, run_app
+from data_prep.counted import counted
 from data_prep.errors import DataError
 
 app = typer.Typer(
@@ -27,9 +28,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; m
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
-    """Options of all commands; ``main`` reads --debug."""
+app.callback()(options_of_all_commands)
 
 
 @app.command("import")
@@ -52,7 +51,8 @@ def import_(
     fields = Fields(text_field, id_field)
     summary = import_documents(inputs, output, source=source, fields=fields, progress=_say)
     lost = summary["damage"]["lost"]
-    _print(summary, as_json, f"{summary['documents']} documents in {output}; {lost} damaged places skipped")
+    documents, places = counted(summary["documents"], "document"), counted(lost, "damaged place")
+    _print(summary, as_json, f"{documents} in {output}; {places} skipped")
     for place in summary["damage"]["places"] if not as_json else ():
         _say(f"  {place['file']}, {place['position']}: {place['reason']}")
 
@@ -145,8 +145,8 @@ def shard(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    counts = f"{manifest.tokens} tokens of {manifest.documents} documents"
-    told = f"{counts} in {len(manifest.shards)} shards in {output}"
+    counts = f"{manifest.tokens} tokens of {counted(manifest.documents, 'document')}"
+    told = f"{counts} in {counted(len(manifest.shards), 'shard')} in {output}"
     _print(json.loads(manifest.to_json()), as_json, told)
 
 
@@ -187,7 +187,7 @@ def cluster(
             {"submitted": True}, as_json, f"submitted; {output} is finished when it has shards/manifest.json"
         )
     else:
-        told = f"{manifest.tokens} tokens of {manifest.documents} documents in {output}"
+        told = f"{manifest.tokens} tokens of {counted(manifest.documents, 'document')} in {output}"
         _print(json.loads(manifest.to_json()), as_json, told)
 
 
@@ -206,7 +206,7 @@ def stats(
     content = corpus_stats(corpus, history or ())
     page = write_report(content, output)
     totals = content["totals"]
-    _print(content, as_json, f"{totals['documents']} documents, {totals['words']} words: {page}")
+    _print(content, as_json, f"{counted(totals['documents'], 'document')}, {totals['words']} words: {page}")
 
 
 def _say(message: str) -> None:
@@ -223,21 +223,6 @@ def _progress_bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _in_words(error: Exception) -> str:
-    # not every library keeps the number
-    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error)):
-        return "the disk is full: nothing was finished; make room and run the same command again"
-    return " ".join(str(error).split())
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: bad input gives one line on stderr and exit code 2, a failed operation 1."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    try:
-        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="data-prep")
-    except (DataError, OSError) as error:
-        if debug:
-            raise
-        print(f"data-prep: {_in_words(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, DataError) else 1)
+    """Entry point of the `data-prep` command."""
+    sys.exit(run_app(app, arguments, quieten_the_hub))

@@ -1,8 +1,16 @@
 """Errors whose message is the one line a user reads: what was wrong, where, what to do next."""
 
 
-class DataError(Exception):
+class PlainError(Exception):
+    """Base of all errors of this project whose message is meant for people; a command ends with ``exit_code``."""
+
+    exit_code = 1
+
+
+class DataError(PlainError):
     """Base of every error that bad input to ``data_prep`` raises."""
+
+    exit_code = 2
 
 
 class MissingCorpusError(DataError):

@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from data_prep.block_text import TokenizedDocument
+from data_prep.counted import counted
 from data_prep.documents import Document
 from data_prep.errors import DataError
 from data_prep.folders import finished_folder
@@ -100,7 +101,7 @@ def prepare_corpus(
             raise DataError(
                 f"{len(training) + len(heldout)} documents are too few to train on and hold some out"
             )
-        report(f"{len(training)} documents to train on, {len(heldout)} held out")
+        report(f"{counted(len(training), 'document')} to train on, {len(heldout)} held out")
         if tokenizer_dir is None:
             report(f"training a tokenizer of {vocab_size} pieces")
             tokenizer = train_tokenizer((document.text for document in training), vocab_size)
@@ -126,7 +127,7 @@ def prepare_corpus(
         )
     prepared = open_prepared(output_dir)
     manifest = prepared.manifest
-    report(f"{manifest.tokens} tokens in {len(manifest.shards)} shards, {len(rows)} held-out rows")
+    report(f"{manifest.tokens} tokens in {counted(len(manifest.shards), 'shard')}, {len(rows)} held-out rows")
     return prepared
 
 

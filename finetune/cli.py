@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from data_prep.command_line import options_of_all_commands, quieten_the_hub, run_app
+from data_prep.counted import counted
 from finetune.errors import BadInput, OperationFailed
 
 app = typer.Typer(
@@ -20,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = "interrupted; a run goes on from its last checkpoint when the same command is given again"
 Data = Annotated[str, typer.Option("--data-dir", help="The unpacked benchmark, or a data set's hub id.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, …")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")]
@@ -27,9 +33,7 @@ Trust = Annotated[bool, typer.Option(help="Run code that comes with a foreign mo
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
-    """Options of all commands; the entry point reads --debug."""
+app.callback()(options_of_all_commands)
 
 
 @app.command()
@@ -97,7 +101,7 @@ def sweep(
     table = text_table(*report_cells(build_report(output))) if outcome.finished else ""
     _print(asdict(outcome), as_json, table)
     if outcome.failed:
-        raise OperationFailed(f"{len(outcome.failed)} runs failed: {', '.join(outcome.failed)}")
+        raise OperationFailed(f"{counted(len(outcome.failed), 'run')} failed: {', '.join(outcome.failed)}")
 
 
 @app.command()
@@ -140,7 +144,8 @@ def submit(
         print(f"warning: {warning}", file=sys.stderr)
     content = {name: value for name, value in asdict(submission).items() if name != "files"}
     lines = [
-        f"{task}: {count} items, seed {submission.seeds[task]}" for task, count in submission.items.items()
+        f"{task}: {counted(count, 'item')}, seed {submission.seeds[task]}"
+        for task, count in submission.items.items()
     ]
     _print(content | {"files": list(submission.files)}, as_json, "\n".join((*lines, f"written: {output}")))
 
@@ -159,7 +164,7 @@ def predict(
 
     told = predict_file(model, file, output, text_field=text_field, second_field=second_field)
     positive = "" if told["positive"] is None else f", {told['positive']} at or above the threshold"
-    _print(told, as_json, f"{told['texts']} texts in {output}{positive}")
+    _print(told, as_json, f"{counted(told['texts'], 'text')} in {output}{positive}")
 
 
 @app.command()
@@ -183,15 +188,27 @@ def explain(
     texts = read_texts(file, text_field, second_field) if file else [TextPair(str(text), second)]
     explanations = explain_texts(model, texts, trust_remote_code=trust_remote_code)
     write_text(output, render_explanations(explanations))
-    print(f"{len(explanations)} texts in {output}")
+    print(f"{counted(len(explanations), 'text')} in {output}")
 
 
 def _print(content: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(content, ensure_ascii=False) if as_json else text)
 
 
+def run_finetune(arguments: Sequence[str] | None = None) -> int:
+    """The command with these words (None: this process's); returns the exit code."""
+    return run_app(app, arguments, _quieten_libraries, _INTERRUPTED)
+
+
+def _quieten_libraries(debug: bool) -> None:
+    """Before they are imported: a wrong command line should not wait for them."""
+    quieten_the_hub(debug)
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        warnings.filterwarnings("ignore", module="torch|transformers|accelerate|sklearn")
+
+
 def main() -> None:
     """Entry point of the `finetune` command."""
-    from finetune.command_errors import run_app
-
-    sys.exit(run_app(app))
+    sys.exit(run_finetune())

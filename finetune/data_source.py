@@ -132,7 +132,10 @@ def open_source(location: str, layout: DataLayout) -> DataSource:
     if path.exists():
         raise BadInput(f"--data-dir {location} is a file: give the folder that holds it")
     if not _HUB_ID.fullmatch(location):
-        raise BadInput(f"--data-dir {location} does not exist")
+        raise BadInput(
+            f"--data-dir {location} does not exist: give the folder of {layout.task}'s files, as `finetune tasks` "
+            "lists them, or a data set's id of the hub, OWNER/NAME"
+        )
     return HubDataset(location, layout)
 
 

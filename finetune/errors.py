@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from data_prep.errors import PlainError
 
-class FinetuneError(Exception):
-    """Base of every error a user can cause or meet; `exit_code` is what the command ends with."""
 
-    exit_code = 1
+class FinetuneError(PlainError):
+    """Base of every error a user can cause or meet."""
 
 
 class BadInput(FinetuneError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_prep.counted import counted
 from finetune.summary import mean_std_text
 
 
@@ -21,7 +22,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             (baseline, split, *(f"{scores[name]:.3f}" if name in scores else "" for name in names))
             for split, scores in splits.items()
         ]
-    title = f"{summary['task']}: {summary['model']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    title = f"{summary['task']}: {summary['model']}, {counted(seeds, 'seed')}"
     return title + "\n" + text_table(("", "split", *names), rows)
 
 

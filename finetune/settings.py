@@ -71,5 +71,5 @@ def _checked(model: Any, values: Mapping[str, Any]) -> Any:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BadInput(f"--set {key + ': ' if key else ''}{first['msg']}") from None
+        key, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"--set {key + ': ' if key else ''}{words}") from None

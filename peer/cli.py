@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
+from data_prep.command_line import options_of_all_commands
 from peer.grace import DEFAULT_GRACE_SECONDS
 from swarm.cli_support import run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Take part in a collaborative training run."
 )
+app.callback()(options_of_all_commands)
 
+JOIN_LINE = "the run's coordinator prints the line to join it, and keeps it in RUN_DIR/join.txt"
 MorePeers = Annotated[list[str] | None, typer.Argument(hidden=True)]
 Fingerprint = Annotated[str | None, typer.Option(help="Fingerprint of the run, from the `peer join` line.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default all GPUs, or the CPU.")]
@@ -32,9 +35,11 @@ def default_cache_dir() -> Path:
 @app.command()
 def join(
     initial_peers: Annotated[
-        list[str],
-        typer.Option(help="Addresses printed by `coordinator run`; several may follow one another."),
-    ],
+        list[str] | None,
+        typer.Option(
+            help="Addresses printed by `coordinator run`; several may follow one another. Required."
+        ),
+    ] = None,
     more_peers: MorePeers = None,
     run: Fingerprint = None,
     name: Annotated[str | None, typer.Option(help="Name shown on the dashboard.")] = None,
@@ -85,9 +90,11 @@ def join(
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
     from swarm.addresses import split_addresses
-    from swarm.errors import ArtelError
+    from swarm.errors import ArtelError, BadInput
     from swarm.ticket import require_token
 
+    if not initial_peers:
+        raise BadInput(f"--initial-peers is missing: {JOIN_LINE}")
     # a wrong address is told before the seconds that the next imports take
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
     invitation = require_token(ticket) if ticket else None
@@ -217,9 +224,12 @@ def doctor(
 ) -> None:
     """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
     from swarm.addresses import split_addresses
+    from swarm.errors import BadInput
     from swarm.ticket import require_token
 
     texts = [*(initial_peers or []), *(more_peers or [])]
+    if run is not None and not texts:
+        raise BadInput(f"--run cannot be checked without --initial-peers: {JOIN_LINE}")
     addresses = split_addresses(texts) if texts else []
     invitation = require_token(ticket) if ticket else None
     from peer.doctor import DoctorOptions, doctor_command

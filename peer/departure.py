@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from data_prep.counted import counted
 from peer.accumulator import Accumulator
 from peer.grace import Grace
 from peer.hand_over import HandOverDesk, HandOverFailed, hand_over
@@ -63,7 +64,8 @@ class Departure:
         self._place_samples(make_step, take_over)
         self.desk.close()
         if self.accumulator.samples:
-            self.reporter.message(f"{self.accumulator.samples} samples are lost: nobody could take them")
+            samples = counted(self.accumulator.samples, "sample")
+            self.reporter.message(f"{samples} lost: nobody could take over")
         self._wait_until_state_is_safe()
 
     def _place_samples(self, make_step: Callable[[], None], take_over: Callable[[], None]) -> None:
@@ -113,7 +115,7 @@ class Departure:
             heir = hand_over(self.service, self.presence, self.accumulator, self.buffers, seconds=budget)
         except HandOverFailed as error:
             self.accumulator.reset()
-            self.reporter.message(f"{samples} samples may be lost: {error}")
+            self.reporter.message(f"{counted(samples, 'sample')} may be lost: {error}")
             return True
         if heir is None:
             return False

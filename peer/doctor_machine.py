@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from data_prep.counted import counted
 from peer.available_memory import available_memory
 from peer.device import choose_device, choose_precision
 from peer.doctor_finding import Finding, Verdict, gib
@@ -155,7 +156,9 @@ def check_device(wanted: str | None, ranks: int | None = None) -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     trains = "trains" if len(names) == 1 else f"{len(names)} ranks train"
     return Finding(
-        "device", Verdict.OK, f"{trains} on the CPU, {cores} cores, in {choose_precision(None, device)}"
+        "device",
+        Verdict.OK,
+        f"{trains} on the CPU, {counted(cores or 1, 'core')}, in {choose_precision(None, device)}",
     )
 
 

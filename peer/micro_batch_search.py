@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from data_prep.counted import counted
+
 # a gain below this is noise, and a larger micro-batch costs memory and makes a peer slower to react
 WORTHWHILE_GAIN = 0.03
 # activations grow in proportion to the size; what libraries add on top does not always
@@ -91,7 +93,7 @@ def why_not(size: int, trials: Sequence[Trial], limits: Limits, elapsed: float, 
     """Why `size`, twice the last one tried, should not be tried; empty if it should."""
     last = trials[-1]
     if size > limits.largest:
-        return f"the run wants no more than {limits.largest} samples at once from one peer"
+        return f"the run wants no more than {counted(limits.largest, 'sample')} at once from one peer"
     if 2 * max(trial.samples_per_second for trial in trials) < rival:
         return "another precision is more than twice as fast"
     if predicted_memory(size, trials) > limits.memory_bytes:

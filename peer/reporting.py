@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from data_prep.counted import counted
 from peer.global_step import StepReport
 from peer.synchronization import Synced
 from swarm.settings import RunSettings
@@ -33,9 +34,10 @@ class Reporter:
     def step(self, report: StepReport, summary: str) -> None:
         """A global step was made."""
         loss = "-" if report.loss is None else f"{report.loss:.3f}"
+        batch = f"{counted(report.swarm_samples, 'sample')} of {counted(report.group, 'peer')}"
         self._line(
-            f"step {report.global_step}: loss {loss}, {report.swarm_samples} samples of {report.group} peers "
-            f"({report.samples} ours), averaged in {report.seconds.step:.1f} s; {summary}"
+            f"step {report.global_step}: loss {loss}, {batch} ({report.samples} ours), "
+            f"averaged in {report.seconds.step:.1f} s; {summary}"
         )
 
     def settings(self, settings: RunSettings, step: int) -> None:
@@ -43,8 +45,9 @@ class Reporter:
         if settings.paused:
             self._line(f"the run is paused at step {step}: waiting until it goes on")
             return
+        batch = counted(settings.target_batch_size, "sample")
         self._line(
-            f"from step {step} on: {settings.target_batch_size} samples a step, {settings.last_step} steps, "
+            f"from step {step} on: {batch} a step, {counted(settings.last_step, 'step')}, "
             f"learning rate times {settings.learning_rate_scale:g}"
         )
 
@@ -54,15 +57,15 @@ class Reporter:
 
     def took_over(self, samples: int) -> None:
         """A departing peer has handed its samples of the current step over to us."""
-        self._line(f"took over {samples} samples from a departing peer")
+        self._line(f"took over {counted(samples, 'sample')} from a departing peer")
 
     def leaving(self, reason: str, samples: int) -> None:
         """The peer has stopped computing and is looking for a place for its samples of the current step."""
-        self._line(f"leaving: {reason}; {samples} samples to place")
+        self._line(f"leaving: {reason}; {counted(samples, 'sample')} to place")
 
     def handed_over(self, samples: int, heir: str) -> None:
         """Another peer has taken our samples of the current step over."""
-        self._line(f"handed {samples} samples of the current step over to {heir}")
+        self._line(f"handed {counted(samples, 'sample')} of the current step over to {heir}")
 
     def message(self, text: str) -> None:
         """Anything else that a person should know."""
@@ -73,7 +76,9 @@ class Reporter:
 
     def left(self, reason: str, contributed: int, computed: int) -> None:
         """The peer has left the swarm."""
-        self._line(f"left: {reason}; contributed {contributed} of {computed} computed samples. Thank you!")
+        self._line(
+            f"left: {reason}; contributed {contributed} of {counted(computed, 'computed sample')}. Thank you!"
+        )
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -166,7 +171,7 @@ class PanelReporter(Reporter):
         self._facts |= {
             "global step": str(report.global_step),
             "loss": loss,
-            "samples": f"{report.swarm_samples} of {report.group} peers, {report.samples} of them yours",
+            "samples": f"{report.swarm_samples} of {counted(report.group, 'peer')}, {report.samples} of them yours",
             "averaging": f"{report.seconds.step:.1f} s, {report.received:.0%} received",
             "time": ", ".join(f"{name} {share:.1%}" for name, share in report.seconds.shares().items()),
             "you": summary,

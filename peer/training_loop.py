@@ -9,6 +9,7 @@ import math
 import threading
 from dataclasses import replace
 
+from data_prep.counted import counted
 from peer.accumulator import Accumulator
 from peer.departure import Departure
 from peer.global_step import GlobalStep, StepReport, StepSeconds
@@ -95,7 +96,7 @@ class TrainingLoop:
             if self.state.settings.is_finished_at(self.state.step):
                 return "the run is finished"
             if stop_after_steps is not None and self.steps_made >= stop_after_steps:
-                return f"made {self.steps_made} global steps as asked"
+                return f"made {counted(self.steps_made, 'global step')} as asked"
             self.presence.require_present()
             if not self.stepper.busy and (reason := self._why_reload()) is not None:
                 self._reload(reason)
@@ -261,7 +262,7 @@ class TrainingLoop:
         if self._coordinator_is_silent:
             peers = len(view.members_at(self.state.step, self.state.branch))
             self.reporter.message(
-                f"no word from a coordinator for {seconds:.0f} s: going on as {peers} peers"
+                f"no word from a coordinator for {seconds:.0f} s: going on as {counted(peers, 'peer')}"
             )
         else:
             self.reporter.message("the coordinator is back")

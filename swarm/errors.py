@@ -5,11 +5,11 @@ Commands turn `BadInput` into exit code 2 and `OperationFailed` into exit code 1
 
 from __future__ import annotations
 
+from data_prep.errors import PlainError
 
-class ArtelError(Exception):
+
+class ArtelError(PlainError):
     """Base of errors meant for people: says what was wrong, where, and what to do next."""
-
-    exit_code = 1
 
 
 class BadInput(ArtelError):
@@ -20,5 +20,3 @@ class BadInput(ArtelError):
 
 class OperationFailed(ArtelError):
     """The input was fine, but the world did not play along: a dead address, a full disk, a port in use."""
-
-    exit_code = 1

@@ -56,14 +56,22 @@ class Identity:
             identity.save(path)
             return identity
         try:
-            message = crypto_pb2.PrivateKey.FromString(path.read_bytes())
-            if message.key_type != crypto_pb2.Ed25519:
-                raise ValueError("not an Ed25519 key")
-            return cls.from_private_key(Ed25519PrivateKey.from_private_bytes(message.data[:32]))
-        except (DecodeError, ValueError, OSError) as error:
+            return cls.load(path)
+        except (ValueError, OSError) as error:
             raise BadInput(
                 f"{path} cannot be used as an identity key ({error}): restore it, or delete it to get a new identity"
             ) from None
+
+    @classmethod
+    def load(cls, path: Path) -> Identity:
+        """Read the key at `path`. Raises `OSError`, or `ValueError` if it is not such a key."""
+        try:
+            message = crypto_pb2.PrivateKey.FromString(path.read_bytes())
+        except DecodeError:
+            raise ValueError("not a key in libp2p's format") from None
+        if message.key_type != crypto_pb2.Ed25519:
+            raise ValueError("not an Ed25519 key")
+        return cls.from_private_key(Ed25519PrivateKey.from_private_bytes(message.data[:32]))
 
     def save(self, path: Path) -> None:
         """Write the key in libp2p's format, readable by its owner only."""

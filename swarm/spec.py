@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.length_schedule import LengthSchedule
 from swarm.errors import BadInput
@@ -27,6 +28,20 @@ LENGTH_MULTIPLE = 64  # tensor cores like it
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _run_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name):
+        raise ValueError(
+            "must be 1 to 41 lower-case Latin letters, digits and hyphens, and not begin with a hyphen"
+        )
+    return name
+
+
+def _repository(name: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})?", name):
+        raise ValueError('must be a repository of a model hub, "OWNER/NAME", or ""')
+    return name
 
 
 class _Section(BaseModel):
@@ -251,7 +266,7 @@ class CheckpointSpec(_Section):
     follow_every_steps: Positive = 10
     max_heldout_ratio: Annotated[float, Field(gt=1)] = 1.5
     timeout: Seconds = 1800.0
-    publish: Annotated[str, Field(pattern=r"^([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})?$")] = ""
+    publish: Annotated[str, AfterValidator(_repository)] = ""
 
 
 class RunSpec(_Section):
@@ -267,7 +282,7 @@ class RunSpec(_Section):
     True
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    name: Annotated[str, AfterValidator(_run_name)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     admission: Literal["open", "invite"] = "open"
     model: ModelSpec = ModelSpec()
@@ -349,6 +364,8 @@ def _explain(detail: Any) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"unknown key `{key}`: {_nearest_keys(detail['loc'])}"
+    if detail["type"] in ("model_type", "dict_type"):
+        return f"`{key}`: must be a table, [{key}]"
     message = detail["msg"].removeprefix("Value error, ")
     return f"`{key}`: {message}" if key else message
 
@@ -359,7 +376,8 @@ def _nearest_keys(location: tuple[Any, ...]) -> str:
 
     section: Any = RunSpec
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        kind = section.model_fields[part].annotation
+        section = next(one for one in (kind, *get_args(kind)) if hasattr(one, "model_fields"))  # or None
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"known keys here are {', '.join(known)}"

@@ -17,6 +17,7 @@ from coordinator.simulation.report import describe_report
 from coordinator.simulation.simulator import simulate
 from coordinator.simulation.storm_report import load_storm_report
 from coordinator.simulation.sweep import parse_sweeps, run_sweep, sweep_table
+from data_prep.counted import counted
 from swarm.errors import BadInput
 from swarm.spec import RunSpec, load_spec
 
@@ -77,7 +78,7 @@ def simulate_command(
             "the model knows neither averaging.overlap nor local_steps: it lets peers stand still while they average",
             err=True,
         )
-    title = f"{run.name}: {peers} peers, {hours:g} h, churn {churn.value}, seed {seed}"
+    title = f"{run.name}: {counted(peers, 'peer')}, {hours:g} h, churn {churn.value}, seed {seed}"
     if sweep:
         _sweep(run, options, sweep, times, plot, title, json)
     else:

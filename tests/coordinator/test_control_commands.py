@@ -27,7 +27,7 @@ from coordinator.control_server import CALLS_BESIDE_WATCHERS, ControlServer, Tls
 from coordinator.control_service import MAX_WATCHERS, SERVICE, ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
 from coordinator.status import CheckpointStatus
-from swarm.cli_support import exit_code_of
+from data_prep.command_line import exit_code_of
 from swarm.errors import BadInput, OperationFailed
 from tests.coordinator.runs import peer, run_status
 from tests.coordinator.test_settings_desk import Swarm

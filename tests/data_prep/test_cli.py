@@ -154,7 +154,7 @@ def test_bad_input_is_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     code, out, err = _run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("data-prep: ")
+    assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -174,7 +174,7 @@ def test_a_damaged_part_is_named(
     options = [option.format(tokenizer=prepared.tokenizer_dir) for option in step[1:]]
     code, out, err = _run(capsys, step[0], tmp_path / "corpus", "-o", tmp_path / "out", *options)
     assert (code, out) == (2, "")
-    assert f"data-prep: {part} cannot be read" in err
+    assert f"error: {part} cannot be read" in err
     assert "Traceback" not in err
 
 

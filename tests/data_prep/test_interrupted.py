@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_line(
         monkeypatch.setattr(Path, "write_text", full)
         assert _run(step) == 1
         error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("data-prep: the disk is full")
+        assert error.startswith("error: the disk is full")
         assert list((tmp_path / step[0]).iterdir()) == []
         monkeypatch.undo()
         assert _run(step) == 0

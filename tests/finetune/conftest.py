@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.cli import app
-from finetune.command_errors import run_app
+from finetune.cli import run_finetune
 from tests.finetune import tiny_models
 from tests.finetune.layouts import write_rucola, write_superglue
 
@@ -66,7 +65,7 @@ def finetune(capsys) -> Callable[..., Answer]:
     """The `finetune` command, in this process."""
 
     def call(*words: object) -> Answer:
-        code = run_app(app, [str(word) for word in words])
+        code = run_finetune([str(word) for word in words])
         captured = capsys.readouterr()
         return Answer(code, captured.out, captured.err)
 

@@ -56,6 +56,13 @@ def test_data_that_is_not_there(attempt, tmp_path):
     answer = attempt(data=tmp_path / "nowhere")
     assert answer.code == 2
     assert "--data-dir" in answer.error
+    assert "give the folder of TERRa's files" in answer.error
+
+
+def test_an_operating_point_without_its_class(attempt):
+    answer = attempt("--set", "at_precision=0.9", task="classification")
+    assert answer.code == 2
+    assert answer.error == "error: --set positive_label and at_precision go together"
 
 
 def test_a_task_folder_of_another_task(attempt, superglue):

@@ -85,5 +85,5 @@ def test_samples_are_handed_over_although_the_first_looks_miss_everybody(monkeyp
 
 def test_a_peer_that_is_alone_does_not_look_for_ever(monkeypatch):
     presence = Presence(view_of(OWN))
-    assert leave(presence, monkeypatch) == ["4 samples are lost: nobody could take them"]
+    assert leave(presence, monkeypatch) == ["4 samples lost: nobody could take over"]
     assert presence.looks <= LOOKS_UNTIL_ALONE + 1

@@ -72,7 +72,10 @@ def test_wrong_commissions_and_checkpoints_are_told_in_a_line(make_spec, tmp_pat
     empty.mkdir()
     key = tmp_path / "identity.key"
     Identity.generate().save(key)
+    no_key = tmp_path / "k.toml"
+    no_key.write_text('name = "x"')
     cases = {
+        f"--authority {no_key} holds no identity key": ("--authority", str(no_key)),
         "does not exist: copy identity.key": ("--authority", str(tmp_path / "none.key")),
         "--authority and --ticket need --initial-peers": ("--authority", str(key)),
         "is not a directory": ("--resume-from", str(tmp_path / "none")),

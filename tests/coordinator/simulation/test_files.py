@@ -23,7 +23,7 @@ from coordinator.simulation.options import Churn, SimulationOptions
 from coordinator.simulation.sizes import transfer_sizes
 from coordinator.simulation.storm_report import StormReport
 from coordinator.simulation.timings import crowding, fit
-from swarm.cli_support import exit_code_of
+from data_prep.command_line import exit_code_of
 from swarm.spec import RunSpec
 from tests.coordinator.simulation.small_swarms import ONE_SECOND, small_spec
 
@@ -193,7 +193,7 @@ def test_a_chart_has_gaps_where_there_is_no_value():
         (("--sweep", "target_batch_size=0"), "target_batch_size"),
         (("--sweep", "expiration=0.5"), "expiration"),
         (("--calibration", "nowhere.json"), "nowhere.json"),
-        (("--churn", "tidal"), "churn"),
+        (("--churn", "tidal"), "'--churn': 'tidal' is not one of"),
     ],
 )
 def test_bad_options_are_named_in_one_line(spec_path, capsys, options, word):
