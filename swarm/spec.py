@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -307,7 +307,9 @@ def _nearest_keys(location: tuple[Any, ...]) -> str:
 
     section: Any = RunSpec
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        # of an optional section, `Section | None`, the section
+        section = next(iter(get_args(annotation)), annotation)
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"known keys here are {', '.join(known)}"

@@ -53,6 +53,24 @@ def test_a_wrong_spec_is_refused_in_one_line_that_names_the_key(tmp_path, toml, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("model", "hidden_size"),
+        ("data", "vocab_size"),
+        ("training", "micro_batch_size"),
+        ("averaging", "matchmaking_time"),
+        ("local_steps", "batch_size"),
+        ("leases", "expiration"),
+        ("checkpoints", "keep_every"),
+    ],
+)
+def test_a_typo_in_any_section_is_told_with_what_was_meant(section, key):
+    typo = key.replace("_", "", 1) if "_" in key else key[:-1]
+    with pytest.raises(BadInput, match=f"unknown key `{section}.{typo}`: did you mean `{key}`"):
+        parse_spec({"name": "x", section: {typo: 10}}, origin="run.toml")
+
+
 def test_a_missing_spec_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         load_spec(tmp_path / "none.toml")
