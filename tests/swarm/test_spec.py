@@ -71,6 +71,22 @@ def test_a_typo_in_any_section_is_told_with_what_was_meant(section, key):
         parse_spec({"name": "x", section: {typo: 10}}, origin="run.toml")
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("training", "learning_rate"),
+        ("training", "max_grad_norm"),
+        ("averaging", "allreduce_timeout"),
+        ("leases", "expiration"),
+        ("checkpoints", "timeout"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_value_without_end_is_refused(section, key, value):
+    with pytest.raises(BadInput, match=f"`{section}.{key}`: Input should be a finite number"):
+        parse_spec({"name": "x", section: {key: value}}, origin="run.toml")
+
+
 def test_a_missing_spec_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         load_spec(tmp_path / "none.toml")
