@@ -50,7 +50,13 @@ from coordinator.totals_file import TotalsFile
 from coordinator.tracker import Tracker
 from coordinator.tracker_thread import TrackerThread
 from data_prep.tokenizer import load_tokenizer
-from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
+from swarm.addresses import (
+    Address,
+    require_port_free,
+    require_reachable,
+    require_valid_maddrs,
+    split_addresses,
+)
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
@@ -117,6 +123,7 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
 
 def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     host, port = parse_host_port(options.dashboard)
+    require_valid_maddrs(options.host_maddrs, options.announce_maddrs)
     require_port_free(options.host_maddrs)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []
     directory = RunDirectory(options.run_dir or DEFAULT_PARENT / load_spec(options.spec_path).name)

@@ -84,12 +84,13 @@ def join(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
-    from swarm.addresses import split_addresses
+    from swarm.addresses import require_valid_maddrs, split_addresses
     from swarm.errors import ArtelError
     from swarm.ticket import require_token
 
     # a wrong address is told before the seconds that the next imports take
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
+    require_valid_maddrs(host_maddrs or [], announce_maddrs or [])
     invitation = require_token(ticket) if ticket else None
     from peer.node.devices import devices_for
     from peer.options import JoinOptions
@@ -216,11 +217,12 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
-    from swarm.addresses import split_addresses
+    from swarm.addresses import require_valid_maddrs, split_addresses
     from swarm.ticket import require_token
 
     texts = [*(initial_peers or []), *(more_peers or [])]
     addresses = split_addresses(texts) if texts else []
+    require_valid_maddrs(host_maddrs or [], announce_maddrs or [])
     invitation = require_token(ticket) if ticket else None
     from peer.doctor import DoctorOptions, doctor_command
     from peer.doctor_network import NetworkOptions

@@ -1,0 +1,28 @@
+"""What is wrong with the options of `peer join` and `peer doctor` is told before the run is asked anything."""
+
+from __future__ import annotations
+
+import pytest
+from typer.main import get_command
+
+from peer.cli import app
+from swarm.cli_support import exit_code_of
+from swarm.identity import Identity
+
+NOBODY = ("--initial-peers", f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}")
+
+
+def refuse(capsys, *words: str) -> str:
+    """Give `peer` a command line that is bad input; returns the one line that it says."""
+    code = exit_code_of(lambda: get_command(app)(list(words), standalone_mode=False))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2, line
+    return line
+
+
+@pytest.mark.parametrize("command", ["join", "doctor"])
+def test_an_address_that_cannot_be_used(capsys, command):
+    line = refuse(capsys, command, *NOBODY, "--announce-maddrs", "banana")
+    assert "'banana' is not an address to announce" in line
+    line = refuse(capsys, command, *NOBODY, "--host-maddrs", "/ip4/localhost/tcp/0")
+    assert "'/ip4/localhost/tcp/0' is not an address to listen on" in line
