@@ -82,6 +82,9 @@ def join(
         typer.Option(help="File or URL where the cloud announces that this machine will be taken away."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", hidden=True, help="Look at the options, and join nothing.")
+    ] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
     from swarm.addresses import require_valid_maddrs, split_addresses
@@ -116,6 +119,8 @@ def join(
         preemption_notice=PreemptionNotice(preemption_notice) if preemption_notice else None,
     )
     devices = devices_for(device, ranks)
+    if check_only:
+        return
     if len(devices) > 1:
         from peer.node.supervisor import run_node
 
