@@ -96,9 +96,11 @@ def join(
     require_valid_maddrs(host_maddrs or [], announce_maddrs or [])
     invitation = require_token(ticket) if ticket else None
     from peer.node.devices import devices_for
-    from peer.options import JoinOptions
+    from peer.options import JoinOptions, require_valid_name
     from peer.preemption import PreemptionNotice
 
+    if name is not None:
+        require_valid_name(name)
     options = JoinOptions(
         addresses=addresses,
         fingerprint=run.removeprefix("sha256:") if run else None,

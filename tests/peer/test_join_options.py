@@ -26,3 +26,13 @@ def test_an_address_that_cannot_be_used(capsys, command):
     assert "'banana' is not an address to announce" in line
     line = refuse(capsys, command, *NOBODY, "--host-maddrs", "/ip4/localhost/tcp/0")
     assert "'/ip4/localhost/tcp/0' is not an address to listen on" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x" * 300, "at most 200 characters"), ("", "empty"), (" ", "empty"), ("\udcff", "unicode")],
+)
+def test_a_name_that_cannot_be_shown(capsys, name, words):
+    line = refuse(capsys, "join", *NOBODY, "--name", name)
+    assert line.startswith("error: --name ")
+    assert words in line
