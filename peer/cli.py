@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from peer.events import teller_of_failures
 from peer.grace import DEFAULT_GRACE_SECONDS
 from swarm.cli_support import run_app
 
@@ -88,7 +90,6 @@ def join(
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
     from swarm.addresses import require_valid_maddrs, split_addresses
-    from swarm.errors import ArtelError
     from swarm.ticket import require_token
 
     # a wrong address is told before the seconds that the next imports take
@@ -134,9 +135,6 @@ def join(
     reporter = make_reporter(json)
     try:
         join_run(options, reporter)
-    except ArtelError as error:
-        reporter.error(str(error))
-        raise
     finally:
         reporter.close()
 
@@ -249,4 +247,4 @@ def doctor(
 
 def main() -> None:
     """Entry point of the `peer` command."""
-    run_app(app)
+    run_app(app, tell=teller_of_failures(sys.argv[1:]))

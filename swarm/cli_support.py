@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -18,6 +19,8 @@ from data_prep.errors import DataError
 from swarm.errors import ArtelError
 
 REPEAT_SECONDS = 60.0
+
+Tell = Callable[[str], None]
 
 
 class Repeats(logging.Filter):
@@ -38,39 +41,44 @@ class Repeats(logging.Filter):
         return True
 
 
-def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
-    """Run a typer app as a process of its own and exit with the right code."""
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, tell: Tell | None = None) -> None:
+    """Run a typer app as a process of its own and exit with the right code.
+
+    :param tell: called with what a person reads about a failure on stderr
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("ARTEL_DEBUG") == "1"
     arguments = [argument for argument in arguments if argument != "--debug"]
     configure_logging(debug)
     if debug:
         os.environ["ARTEL_DEBUG"] = "1"  # for processes of ours
-        get_command(app)(arguments)
+        try:
+            get_command(app)(arguments)
+        except Exception as error:
+            _tell(tell, _explain(error)[0])
+            raise
         return
-    code = exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False))
+    code = exit_code_of(lambda: get_command(app)(arguments, standalone_mode=False), tell)
     sys.stdout.flush()
     sys.stderr.flush()
     # hivemind leaves threads and half-closed event loops behind that complain while the interpreter ends
     os._exit(code)
 
 
-def exit_code_of(command: Callable[[], object]) -> int:
-    """Run a command; print what a person should read about its failure; return the exit code."""
+def exit_code_of(command: Callable[[], object], tell: Tell | None = None) -> int:
+    """Run a command; print what a person should read about its failure, and tell it; return the exit code."""
     try:
         outcome = command()
     except typer.Exit as error:
         return error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    except ArtelError as error:
-        return _fail(str(error), error.exit_code)
-    except DataError as error:
-        return _fail(str(error), 2)
-    except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
-    except Exception as error:
-        return _explain_usage(error) or _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+    except (Exception, KeyboardInterrupt) as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)  # type: ignore[union-attr]
+            return 2
+        message, code = _explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        _tell(tell, message)
+        return code
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -91,16 +99,28 @@ def configure_logging(debug: bool) -> None:
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-def _explain_usage(error: Exception) -> int | None:
-    """Exit code 2 for a wrong command line; recognised by its methods, for typer carries its own copy of click."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
-        return 2
+def _tell(tell: Tell | None, message: str) -> None:
+    if tell is not None:
+        with contextlib.suppress(OSError):  # whoever was told may be gone, which may be the failure
+            tell(message)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """The one line that a person should read about a failure, and the exit code that goes with it."""
+    words, code = _words_and_code(error)
+    return " ".join(words.split()), code
+
+
+def _words_and_code(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, (typer.Abort, KeyboardInterrupt)):
+        return "interrupted", 130
+    if isinstance(error, ArtelError):
+        return str(error), error.exit_code
+    if isinstance(error, DataError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
+    # a wrong command line; recognised by its method, for typer carries its own copy of click
     if hasattr(error, "format_message"):
-        return _fail(error.format_message(), 2)
-    return None
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+        return error.format_message(), 2
+    return f"{type(error).__name__}: {error} (--debug shows where)", 1
