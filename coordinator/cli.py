@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +72,8 @@ def run(
     ] = "",
 ) -> None:
     """Serve a run: first contact, checkpoints and a live page, until Ctrl-C; restart to resume."""
-    from coordinator.run import DEFAULT_LISTEN, CoordinatorOptions, run_coordinator, tls_of
+    from coordinator.options import DEFAULT_LISTEN, CoordinatorOptions, local_peer_of, tls_of
+    from coordinator.run import run_coordinator
     from swarm.ticket import require_token
 
     options = CoordinatorOptions(
@@ -89,7 +89,7 @@ def run(
         authority=authority,
         invitation=require_token(ticket) if ticket else None,
         resume_from=resume_from,
-        local_peer=shlex.split(local_peer_options) if with_local_peer or local_peer_options else None,
+        local_peer=local_peer_of(with_local_peer, local_peer_options),
     )
     run_coordinator(options, lambda line: print(line, flush=True))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from coordinator import control_pb2_grpc
 from coordinator.control_service import MAX_WATCHERS, SERVICE, ControlService, TokenCheck
-from coordinator.host_port import parse_host_port
+from coordinator.host_port import bind, parse_host_port
 from swarm.errors import BadInput, OperationFailed
 
 logger = logging.getLogger(__name__)
@@ -31,12 +33,38 @@ class Tls:
     certificate: Path
     key: Path
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Read both; raises `BadInput`."""
+    def require_usable(self) -> None:
+        """Raise `BadInput` if they are no such pair. Starts nothing of gRPC, which does not survive a fork."""
         try:
-            return grpc.ssl_server_credentials([(self.key.read_bytes(), self.certificate.read_bytes())])
+            # without a password, OpenSSL would ask for that of an encrypted key
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                self.certificate, self.key, password=""
+            )
         except (OSError, ValueError) as error:
-            raise BadInput(f"the control API's TLS files cannot be used: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(
+                f"--control-tls-cert {self.certificate} and --control-tls-key {self.key} cannot be used ({reason}): "
+                "give PEM files of a certificate and its own key, which is not encrypted"
+            ) from None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Read both; raises `OSError`."""
+        return grpc.ssl_server_credentials([(self.key.read_bytes(), self.certificate.read_bytes())])
+
+
+def bind_control(place: str) -> socket.socket:
+    """A socket that listens at HOST:PORT, to see whether the API could; raises `ArtelError`."""
+    try:
+        return bind(*parse_host_port(place, "--control"))
+    except OSError as error:
+        raise _cannot_listen(f"{place} ({error.strerror or error})") from None
+
+
+def _cannot_listen(place: str) -> OperationFailed:
+    return OperationFailed(
+        f"the control API cannot listen on {place}: give another address with --control HOST:PORT, "
+        "port 0 picks a free one"
+    )
 
 
 class ControlServer:
@@ -95,7 +123,4 @@ class ControlServer:
                 return self._server.add_secure_port(place, tls.credentials())
             return self._server.add_insecure_port(place)
         except RuntimeError:
-            raise OperationFailed(
-                f"the control API cannot listen on {place}: give another address with --control HOST:PORT, "
-                "port 0 picks a free one"
-            ) from None
+            raise _cannot_listen(place) from None

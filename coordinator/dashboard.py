@@ -23,6 +23,7 @@ from coordinator.event_stream import Broadcaster
 from coordinator.history_api import router as history_router
 from coordinator.history_reader import HistoryReader
 from coordinator.history_schema import HistoryError
+from coordinator.host_port import bind
 from coordinator.prometheus import CONTENT_TYPE, render
 from coordinator.sources import Sources
 from coordinator.status import RunStatus
@@ -36,6 +37,17 @@ POLICY = (
 
 class DashboardError(OperationFailed):
     """The dashboard cannot be served; the message is one line for the user."""
+
+
+def bind_dashboard(host: str, port: int) -> socket.socket:
+    """A socket that listens for browsers; raises `DashboardError`."""
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise DashboardError(
+            f"dashboard address {host}:{port} cannot be used ({error.strerror or error}): "
+            "give another with --dashboard HOST:PORT, port 0 picks a free one"
+        ) from None
 
 
 def create_app(history: HistoryReader, current_status: Callable[[], RunStatus]) -> FastAPI:
@@ -147,7 +159,7 @@ class DashboardServer:
 
     def start(self) -> None:
         """Bind, then serve in a thread; returns when pages can be opened. Raises `DashboardError`."""
-        bound = self._bind()
+        bound = bind_dashboard(self._host, self._port)
         self._port = bound.getsockname()[1]
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [bound]}, name="dashboard", daemon=True
@@ -164,27 +176,3 @@ class DashboardServer:
             self._server.should_exit = True
             self._thread.join(timeout=5.0)
             self._thread = None
-
-    def _bind(self) -> socket.socket:
-        place = f"{self._host}:{self._port}"
-        try:
-            family, *_, address = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-        except OSError as error:
-            raise DashboardError(
-                f"dashboard address {place} is not of this machine ({error}): give --dashboard HOST:PORT"
-            ) from error
-        # Named TCP: asyncio turns off Nagle's delay only for sockets that say so.
-        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-            bound.listen(128)
-        except OSError as error:
-            bound.close()
-            raise DashboardError(
-                f"dashboard address {place} cannot be used ({error.strerror or error}): "
-                "give another with --dashboard HOST:PORT, port 0 picks a free one"
-            ) from error
-        return bound

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 
 from swarm.dht import TiedDHT
+from swarm.errors import BadInput
+from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.lifeline import set_parent_death_signal
 
@@ -22,6 +25,21 @@ START_PEER = "from peer.cli import main; main()"
 LEAVING_SECONDS = 40.0
 
 Say = Callable[[str], None]
+
+
+def require_valid_options(options: Sequence[str]) -> None:
+    """Have `peer join` look at options that are meant for it, and do no more; raises `BadInput` with its words."""
+    somewhere = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    checked = subprocess.run(
+        [sys.executable, "-c", START_PEER, "join", "--check-only", "--initial-peers", somewhere, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if checked.returncode:
+        words = (checked.stderr.strip() or "it does not start").splitlines()[-1].removeprefix("error: ")
+        raise BadInput(f"--local-peer-options {shlex.join(options)!r}: {words}")
 
 
 class LocalPeer:

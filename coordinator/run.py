@@ -27,7 +27,7 @@ from coordinator.adoption import adopt_checkpoint, copy_tokenizer_of_checkpoint
 from coordinator.bundle_source import prepare_bundle
 from coordinator.checkpoint_worker import CheckpointWorker
 from coordinator.checkpoints import Checkpoint, CheckpointStore
-from coordinator.control_server import ControlServer, Tls
+from coordinator.control_server import ControlServer
 from coordinator.control_service import ControlledRun, ControlService
 from coordinator.control_token import load_or_create_token
 from coordinator.dashboard import DashboardServer, create_app
@@ -40,6 +40,7 @@ from coordinator.keeper_thread import KeeperThread
 from coordinator.local_peer import LocalPeer, join_arguments
 from coordinator.metric_logs import TensorBoardLog
 from coordinator.model_card import NAMED_CONTRIBUTORS
+from coordinator.options import CoordinatorOptions, require_usable
 from coordinator.publisher import Publisher
 from coordinator.run_directory import DEFAULT_PARENT, RunDirectory
 from coordinator.settings_desk import SettingsDesk
@@ -50,14 +51,14 @@ from coordinator.totals_file import TotalsFile
 from coordinator.tracker import Tracker
 from coordinator.tracker_thread import TrackerThread
 from data_prep.tokenizer import load_tokenizer
-from swarm.addresses import Address, require_port_free, require_reachable, split_addresses
+from swarm.addresses import Address, require_reachable, split_addresses
 from swarm.admission import Admission
 from swarm.averager import SwarmAverager
 from swarm.bundle import MANIFEST_NAME, TOKENIZER_FOLDER, BundleCache, SignedManifest
 from swarm.clock import SwarmView
 from swarm.credentials import Credentials, TicketRenewal
 from swarm.dht import RecordBoard, TiedDHT, open_dht
-from swarm.errors import ArtelError, BadInput
+from swarm.errors import ArtelError
 from swarm.identity import Identity
 from swarm.introductions import usable_addresses
 from swarm.lifeline import SharedFate
@@ -71,7 +72,6 @@ from swarm.transfer import BundleServer
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/31337"
 HEAD_RENEWAL_SECONDS = 10.0
 # of the tracker at the DHT: reading 500 peers takes a quarter of it on two cores, and a page is no later than 2 s
 LOOK_SECONDS = 0.75
@@ -83,30 +83,6 @@ KEEPER_END_SECONDS = 2.0
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class CoordinatorOptions:
-    """What may differ between coordinators of one run.
-
-    :param authority: key of the run's first coordinator, for a further one; `invitation`: its token instead of the key
-    :param resume_from: checkpoint, or folder of checkpoints, to begin with
-    :param local_peer: options of a peer to start on this machine; None for none
-    """
-
-    spec_path: Path
-    run_dir: Path | None = None
-    initial_peers: Sequence[str] = ()
-    host_maddrs: Sequence[str] = (DEFAULT_LISTEN,)
-    announce_maddrs: Sequence[str] = ()
-    dashboard: str = "127.0.0.1:8080"
-    control: str = "127.0.0.1:0"
-    control_tls: Tls | None = None
-    exit_when_finished: bool = False
-    authority: Path | None = None
-    invitation: str | None = None
-    resume_from: Path | None = None
-    local_peer: Sequence[str] | None = None
-
-
 def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
     """Serve a run until stopped (or finished, if asked); raises `ArtelError` with words for the user."""
     increase_file_limit()
@@ -116,10 +92,10 @@ def run_coordinator(options: CoordinatorOptions, say: Say) -> None:
 
 
 def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
-    host, port = parse_host_port(options.dashboard)
-    require_port_free(options.host_maddrs)
+    spec = load_spec(options.spec_path)
+    require_usable(options)
+    directory = RunDirectory(options.run_dir or DEFAULT_PARENT / spec.name)
     peers = require_reachable(split_addresses(options.initial_peers)) if options.initial_peers else []
-    directory = RunDirectory(options.run_dir or DEFAULT_PARENT / load_spec(options.spec_path).name)
     run = _open_run(options, directory, peers, say)
     with ExitStack() as stack:
         history = History(directory.history_path)
@@ -133,7 +109,9 @@ def _run_coordinator(options: CoordinatorOptions, say: Say) -> None:
         )
         stack.callback(dht.shutdown)
         coordinator = _Coordinator(directory, run, dht, history, stack)
-        server = DashboardServer(create_app(history, lambda: coordinator.tracker.status), host, port)
+        server = DashboardServer(
+            create_app(history, lambda: coordinator.tracker.status), *parse_host_port(options.dashboard)
+        )
         server.start()
         stack.callback(server.stop)
         token = load_or_create_token(directory.token_path)
@@ -454,15 +432,6 @@ class _Coordinator:
 
 def _curve(points: Iterable[tuple[int | None, float | None]]) -> list[tuple[int, float]]:
     return [(int(step), loss) for step, loss in points if step is not None and loss is not None]
-
-
-def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
-    """The control API's TLS files, both or none; raises `BadInput`."""
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise BadInput("--control-tls-cert and --control-tls-key belong together: give both, or neither")
-    return Tls(certificate, key)
 
 
 def join_line(dht: TiedDHT, signed: SignedManifest, contacts: Sequence[Address]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from coordinator.status import RunStatus
+from swarm.bundle import MANIFEST_NAME
 from swarm.errors import BadInput, OperationFailed
 from swarm.spec import RunSpec, load_spec
 from swarm.whole_file import write_whole
@@ -54,12 +55,15 @@ class RunDirectory:
         self._lock: IO[str] | None = None
 
     def open(self, spec_source: Path) -> RunSpec:
-        """Create the directory or take it over, lock it, and return the spec it is for."""
+        """Create the directory or take it over, lock it, and return the spec it is for.
+
+        Until there is something of a run in it, the spec may change: a first start that failed claims nothing.
+        """
         spec, source = load_spec(spec_source), spec_source.read_bytes()
         try:
             self.checkpoints_path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
-            if not self.spec_path.exists():
+            if not self._has_begun():
                 write_whole(self.spec_path, source)
         except OSError as error:
             raise BadInput(
@@ -103,6 +107,12 @@ class RunDirectory:
     def write_control_address(self, address: str) -> None:
         """Keep where the control API is."""
         write_whole(self.control_path, f"{address}\n".encode())
+
+    def _has_begun(self) -> bool:
+        made_once = (self.bundle_path / MANIFEST_NAME, self.commission_path, self.history_path)
+        return self.spec_path.exists() and (
+            any(path.exists() for path in made_once) or any(self.checkpoints_path.iterdir())
+        )
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")

@@ -6,6 +6,7 @@ ARTEL_DEBUG=1) shows the traceback and the libraries' own messages instead.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -16,6 +17,8 @@ import typer
 from typer.main import get_command
 
 from data_prep.errors import PlainError
+
+Tell = Callable[[str], None]
 
 DEBUG = "--debug"
 INTERRUPTED_CODE = 130
@@ -34,11 +37,13 @@ def run_app(
     arguments: Sequence[str] | None,
     set_up: Callable[[bool], None],
     interrupted: str = "interrupted",
+    tell: Tell | None = None,
 ) -> int:
     """Run a typer app on a command line (None: this process's); returns the exit code.
 
     :param set_up: told whether errors are looked for, before the command begins
     :param interrupted: what a person reads after Ctrl-C
+    :param tell: called with what a person reads about a failure on stderr
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words or os.environ.get("ARTEL_DEBUG") == "1"
@@ -46,28 +51,36 @@ def run_app(
         os.environ["ARTEL_DEBUG"] = "1"  # for processes of ours
     set_up(debug)
     words = [word for word in words if word != DEBUG]
-    return exit_code_of(lambda: get_command(app)(words, standalone_mode=False), interrupted, debug)
+    return exit_code_of(lambda: get_command(app)(words, standalone_mode=False), interrupted, debug, tell)
 
 
-def exit_code_of(command: Callable[[], object], interrupted: str = "interrupted", debug: bool = False) -> int:
-    """Run a command; print what a person should read about its failure; return the exit code.
+def exit_code_of(
+    command: Callable[[], object],
+    interrupted: str = "interrupted",
+    debug: bool = False,
+    tell: Tell | None = None,
+) -> int:
+    """Run a command; print what a person should read about its failure, and tell it; return the exit code.
 
-    With `debug` what is not a wrong command line is raised.
+    With `debug` what is not a wrong command line is told, and raised.
     """
     try:
         outcome = command()
     except (typer.Abort, KeyboardInterrupt):
-        return _fail(interrupted, INTERRUPTED_CODE)
+        return _fail(interrupted, INTERRUPTED_CODE, tell)
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:
-        if hasattr(error, "format_message"):
-            return _explain_usage(error)
-        if debug:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+            return 2
+        words, code = _explain(error)
+        if debug and not _is_wrong_usage(error):
+            _tell(tell, words)
             raise
-        return _explain(error)
+        return _fail(words, code, tell)
     if outcome == INTERRUPTED_CODE:  # typer turns Ctrl-C into this number before anyone else sees it
-        return _fail(interrupted, INTERRUPTED_CODE)
+        return _fail(interrupted, INTERRUPTED_CODE, tell)
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -77,21 +90,21 @@ def quieten_the_hub(debug: bool) -> None:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
-def _explain_usage(error: Exception) -> int:
+def _is_wrong_usage(error: Exception) -> bool:
     """A wrong command line; recognised by its methods, for typer carries its own copy of click."""
-    message: str = error.format_message()  # type: ignore[attr-defined]
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(message, file=sys.stderr)
-        return 2
-    return _fail(message.replace("Value error, ", ""), 2)  # typer checks values by pydantic
+    return hasattr(error, "format_message")
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception) -> tuple[str, int]:
+    """What a person should read about a failure, and the exit code that goes with it."""
+    if _is_wrong_usage(error):
+        message: str = error.format_message()  # type: ignore[attr-defined]
+        return message.replace("Value error, ", ""), 2  # typer checks values by pydantic
     if isinstance(error, PlainError):
-        return _fail(str(error), error.exit_code)
+        return str(error), error.exit_code
     if isinstance(error, OSError):
-        return _fail(_in_words(error), 1)
-    return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+        return _in_words(error), 1
+    return f"{type(error).__name__}: {error} (--debug shows where)", 1
 
 
 def _in_words(error: OSError) -> str:
@@ -102,6 +115,17 @@ def _in_words(error: OSError) -> str:
     return f"{error.strerror or error}{place}"
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(words: str, code: int, tell: Tell | None) -> int:
+    print(f"error: {_one_line(words)}", file=sys.stderr)
+    _tell(tell, words)
     return code
+
+
+def _tell(tell: Tell | None, words: str) -> None:
+    if tell is not None:
+        with contextlib.suppress(OSError):  # whoever was told may be gone, which may be the failure
+            tell(_one_line(words))
+
+
+def _one_line(words: str) -> str:
+    return " ".join(words.split())

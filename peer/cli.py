@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data_prep.command_line import options_of_all_commands
+from peer.events import teller_of_failures
 from peer.grace import DEFAULT_GRACE_SECONDS
 from swarm.cli_support import run_app
 
@@ -87,21 +89,27 @@ def join(
         typer.Option(help="File or URL where the cloud announces that this machine will be taken away."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", hidden=True, help="Look at the options, and join nothing.")
+    ] = False,
 ) -> None:
     """Join a run and train until it is finished; Ctrl-C leaves politely, twice at once."""
-    from swarm.addresses import split_addresses
-    from swarm.errors import ArtelError, BadInput
+    from swarm.addresses import require_valid_maddrs, split_addresses
+    from swarm.errors import BadInput
     from swarm.ticket import require_token
 
     if not initial_peers:
         raise BadInput(f"--initial-peers is missing: {JOIN_LINE}")
     # a wrong address is told before the seconds that the next imports take
     addresses = split_addresses([*initial_peers, *(more_peers or [])])
+    require_valid_maddrs(host_maddrs or [], announce_maddrs or [])
     invitation = require_token(ticket) if ticket else None
     from peer.node.devices import devices_for
-    from peer.options import JoinOptions
+    from peer.options import JoinOptions, require_valid_name
     from peer.preemption import PreemptionNotice
 
+    if name is not None:
+        require_valid_name(name)
     options = JoinOptions(
         addresses=addresses,
         fingerprint=run.removeprefix("sha256:") if run else None,
@@ -122,6 +130,8 @@ def join(
         preemption_notice=PreemptionNotice(preemption_notice) if preemption_notice else None,
     )
     devices = devices_for(device, ranks)
+    if check_only:
+        return
     if len(devices) > 1:
         from peer.node.supervisor import run_node
 
@@ -133,9 +143,6 @@ def join(
     reporter = make_reporter(json)
     try:
         join_run(options, reporter)
-    except ArtelError as error:
-        reporter.error(str(error))
-        raise
     finally:
         reporter.close()
 
@@ -223,7 +230,7 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look at what a peer needs here, and at the run if told where; exit code 1 if something must be fixed."""
-    from swarm.addresses import split_addresses
+    from swarm.addresses import require_valid_maddrs, split_addresses
     from swarm.errors import BadInput
     from swarm.ticket import require_token
 
@@ -231,6 +238,7 @@ def doctor(
     if run is not None and not texts:
         raise BadInput(f"--run cannot be checked without --initial-peers: {JOIN_LINE}")
     addresses = split_addresses(texts) if texts else []
+    require_valid_maddrs(host_maddrs or [], announce_maddrs or [])
     invitation = require_token(ticket) if ticket else None
     from peer.doctor import DoctorOptions, doctor_command
     from peer.doctor_network import NetworkOptions
@@ -250,4 +258,4 @@ def doctor(
 
 def main() -> None:
     """Entry point of the `peer` command."""
-    run_app(app)
+    run_app(app, tell=teller_of_failures(sys.argv[1:]))

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from peer.grace import DEFAULT_GRACE_SECONDS
 from peer.preemption import PreemptionNotice
 from swarm.addresses import Address
+from swarm.errors import BadInput
+from swarm.records import ShortText
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,15 @@ class JoinOptions:
     grace: float = DEFAULT_GRACE_SECONDS
     invitation: str | None = None
     preemption_notice: PreemptionNotice | None = None
+
+
+def require_valid_name(name: str) -> None:
+    """Raise `BadInput` if a peer's record cannot carry this name."""
+    if not name.strip():
+        raise BadInput("--name is empty: give a name, or leave --name out")
+    try:
+        TypeAdapter(ShortText).validate_python(name)
+    except ValidationError as error:
+        raise BadInput(
+            f"--name cannot be used ({error.errors()[0]['msg']}): give a shorter or plainer one"
+        ) from None

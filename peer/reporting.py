@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.counted import counted
+from peer.events import print_event
 from peer.global_step import StepReport
 from peer.synchronization import Synced
 from swarm.settings import RunSettings
@@ -71,9 +70,6 @@ class Reporter:
         """Anything else that a person should know."""
         self._line(text)
 
-    def error(self, text: str) -> None:
-        """The peer cannot go on; a person reads the same on stderr."""
-
     def left(self, reason: str, contributed: int, computed: int) -> None:
         """The peer has left the swarm."""
         self._line(
@@ -88,18 +84,18 @@ class Reporter:
 
 
 class JsonReporter(Reporter):
-    """One JSON object per line on stdout, nothing else."""
+    """One JSON object per line on stdout, nothing else; failures are told where the process ends."""
 
     def joined(self, run_id: str, peer_id: str, name: str) -> None:
-        self._event("joined", run_id=run_id, peer_id=peer_id, name=name)
+        print_event("joined", run_id=run_id, peer_id=peer_id, name=name)
 
     def synced(self, synced: Synced) -> None:
-        self._event(
+        print_event(
             "synced", global_step=synced.global_step, donor=synced.donor, seconds=round(synced.seconds, 3)
         )
 
     def step(self, report: StepReport, summary: str) -> None:
-        self._event(
+        print_event(
             "step",
             global_step=report.global_step,
             loss=report.loss,
@@ -123,34 +119,25 @@ class JsonReporter(Reporter):
         )
 
     def settings(self, settings: RunSettings, step: int) -> None:
-        self._event("settings", global_step=step, **settings.model_dump())
+        print_event("settings", global_step=step, **settings.model_dump())
 
     def reloading(self, reason: str, step: int) -> None:
-        self._event("reloading", reason=reason, global_step=step)
+        print_event("reloading", reason=reason, global_step=step)
 
     def took_over(self, samples: int) -> None:
-        self._event("took_over", samples=samples)
+        print_event("took_over", samples=samples)
 
     def leaving(self, reason: str, samples: int) -> None:
-        self._event("leaving", reason=reason, samples=samples)
+        print_event("leaving", reason=reason, samples=samples)
 
     def handed_over(self, samples: int, heir: str) -> None:
-        self._event("handed_over", samples=samples, heir=heir)
+        print_event("handed_over", samples=samples, heir=heir)
 
     def message(self, text: str) -> None:
-        self._event("message", text=text)
-
-    def error(self, text: str) -> None:
-        self._event("error", text=text)
+        print_event("message", text=text)
 
     def left(self, reason: str, contributed: int, computed: int) -> None:
-        self._event("left", reason=reason, samples_contributed=contributed, samples_computed=computed)
-
-    def _event(self, event: str, **fields: Any) -> None:
-        print(
-            json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, ensure_ascii=False),
-            flush=True,
-        )
+        print_event("left", reason=reason, samples_contributed=contributed, samples_computed=computed)
 
 
 class PanelReporter(Reporter):

@@ -5,6 +5,7 @@ libp2p's own answer to a dead address is a daemon that exits; so every address i
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,25 +82,67 @@ def why_unreachable(address: Address) -> str | None:
     return None
 
 
-def require_port_free(host_maddrs: Sequence[str]) -> None:
-    """Raise `OperationFailed` if something already listens on a TCP port we were told to listen on."""
+def require_valid_maddrs(host_maddrs: Sequence[str], announce_maddrs: Sequence[str]) -> None:
+    """Raise `BadInput` for what cannot be listened on, or announced; hivemind's DHT would never start, nor say why."""
     for text in host_maddrs:
-        parts = text.split("/")
-        if len(parts) < 5 or parts[1] not in ("ip4", "ip6") or parts[3] not in ("tcp", "udp"):
-            raise BadInput(f"{text!r} is not an address to listen on: expected e.g. /ip4/0.0.0.0/tcp/31337")
-        if not parts[4].isdigit() or not 0 <= int(parts[4]) < 65536:
-            raise BadInput(f"{text!r} has no valid port: expected e.g. /ip4/0.0.0.0/tcp/31337")
-        if parts[3] == "tcp":
-            _try_to_bind(parts[1], parts[2], int(parts[4]))
+        _parse_host_maddr(text)
+    for text in announce_maddrs:
+        _require_announceable(text)
 
 
-def _try_to_bind(protocol: str, host: str, port: int) -> None:
-    family = socket.AF_INET6 if protocol == "ip6" else socket.AF_INET
+def require_port_free(host_maddrs: Sequence[str]) -> None:
+    """See that we can listen where we were told to.
+
+    :raises BadInput: an address is malformed, or not of this machine
+    :raises OperationFailed: something already listens on a TCP port
+    """
+    for text in host_maddrs:
+        host, protocol, port = _parse_host_maddr(text)
+        if protocol == "tcp":
+            _try_to_bind(host, port)
+
+
+def _parse_host_maddr(text: str) -> tuple[str, str, int]:
+    """Host, protocol and port of an address to listen on."""
+    parts = text.split("/")
+    if _protocols(text)[:2] not in (["ip4", "tcp"], ["ip6", "tcp"], ["ip4", "udp"], ["ip6", "udp"]):
+        raise BadInput(
+            f"{text!r} is not an address to listen on: expected e.g. /ip4/0.0.0.0/tcp/31337 for --host-maddrs"
+        )
+    return parts[2], parts[3], int(parts[4])
+
+
+def _require_announceable(text: str) -> None:
+    protocols = _protocols(text)
+    # our peer id is appended to it in the join line
+    if protocols[1:2] not in (["tcp"], ["udp"]) or "p2p" in protocols or text.split("/")[4] == "0":
+        raise BadInput(
+            f"{text!r} is not an address to announce: expected e.g. /ip4/203.0.113.7/tcp/31337, without a peer id, "
+            "for --announce-maddrs"
+        )
+
+
+def _protocols(text: str) -> list[str]:
+    """Names of the protocols in a multiaddress; none if it is not one."""
+    try:
+        return [protocol.name for protocol in Multiaddr(text).protocols()]
+    except Exception:  # hivemind's parser raises a different type for every kind of mistake
+        return []
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    protocol, family = ("ip6", socket.AF_INET6) if ":" in host else ("ip4", socket.AF_INET)
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                everywhere = f"/{protocol}/{'::' if protocol == 'ip6' else '0.0.0.0'}/tcp/{port}"
+                raise BadInput(
+                    f"cannot listen on {host}, which is not an address of this machine: "
+                    f"give --host-maddrs {everywhere}, and {host} to --announce-maddrs"
+                ) from None
             raise OperationFailed(
                 f"cannot listen on {host} port {port} ({error.strerror}): stop the program that uses it, "
                 "or choose another port with --host-maddrs"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from data_prep import command_line
+from data_prep.command_line import Tell
 
 REPEAT_SECONDS = 60.0
 
@@ -33,9 +34,12 @@ class Repeats(logging.Filter):
         return True
 
 
-def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
-    """Run a typer app as a process of its own and exit with the right code."""
-    code = command_line.run_app(app, arguments, configure_logging)
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, tell: Tell | None = None) -> None:
+    """Run a typer app as a process of its own and exit with the right code.
+
+    :param tell: called with what a person reads about a failure on stderr
+    """
+    code = command_line.run_app(app, arguments, configure_logging, tell=tell)
     sys.stdout.flush()
     sys.stderr.flush()
     # hivemind leaves threads and half-closed event loops behind that complain while the interpreter ends

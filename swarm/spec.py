@@ -45,7 +45,8 @@ def _repository(name: str) -> str:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # what is endless is no JSON, of which a spec's digest is made
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSpec(_Section):
@@ -106,7 +107,7 @@ class DataSpec(_Section):
     sequence_length: Annotated[int, Field(ge=8)] = 128
     sequence_length_start: Annotated[int, Field(ge=8)] | None = None
     sequence_length_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     sentence_pairs: bool = False
     heldout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     heldout_rows: Positive = 256

@@ -282,9 +282,9 @@ def test_health_is_told_to_everybody_and_its_streams_hold_no_threads(tmp_path):
 
 def test_over_tls(tmp_path, capsys):
     certificate, key = make_certificate(tmp_path)
-    server = ControlServer(
-        ControlService(run_of(Swarm(tmp_path))), "token", "127.0.0.1:0", Tls(certificate, key)
-    )
+    tls = Tls(certificate, key)
+    tls.require_usable()
+    server = ControlServer(ControlService(run_of(Swarm(tmp_path))), "token", "127.0.0.1:0", tls)
     server.start()
     try:
         port = server.address.rpartition(":")[2]
@@ -295,8 +295,8 @@ def test_over_tls(tmp_path, capsys):
         assert_line(call(capsys, "peers", "--control", f"localhost:{port}"), 1, "--tls-ca")
     finally:
         server.stop()
-    with pytest.raises(BadInput, match="TLS files cannot be used"):
-        Tls(certificate, tmp_path / "none").credentials()
+    with pytest.raises(BadInput, match=r"none cannot be used \(No such file or directory\)"):
+        Tls(certificate, tmp_path / "none").require_usable()
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -51,10 +51,23 @@ def test_a_second_coordinator_of_the_directory_is_refused(spec, tmp_path):
         RunDirectory(tmp_path / "run").open(spec)
 
 
-def test_a_directory_of_another_run_is_left_alone(spec, tmp_path):
+@pytest.mark.parametrize(
+    "made",
+    ["bundle/manifest.json", "commission.json", "history.sqlite", "checkpoints/step-00000001/manifest.json"],
+)
+def test_a_directory_of_another_run_is_left_alone(spec, tmp_path, made):
     RunDirectory(tmp_path / "run").open(spec)
+    (tmp_path / "run" / made).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "run" / made).touch()
     other = tmp_path / "other.toml"
     other.write_text('name = "two"\n')
     with pytest.raises(BadInput, match="holds run one-"):
         RunDirectory(tmp_path / "run").open(other)
+    assert (tmp_path / "run" / "run.toml").read_bytes() == spec.read_bytes()
+
+
+def test_a_first_start_that_failed_leaves_the_directory_to_the_corrected_spec(spec, tmp_path):
+    RunDirectory(tmp_path / "run").open(spec)
+    spec.write_text('name = "one"\nseed = 7\n')
+    assert RunDirectory(tmp_path / "run").open(spec).seed == 7
     assert (tmp_path / "run" / "run.toml").read_bytes() == spec.read_bytes()

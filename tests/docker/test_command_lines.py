@@ -11,7 +11,7 @@ import pytest
 from coordinator.dashboard import create_replay_app
 from coordinator.history import History
 from coordinator.host_port import parse_host_port
-from coordinator.run import DEFAULT_LISTEN
+from coordinator.options import DEFAULT_LISTEN
 from peer.grace import FAREWELL_SECONDS
 from swarm.addresses import require_port_free
 from swarm.records import LISTEN_ADDRESS

@@ -100,7 +100,8 @@ def test_a_port_in_use(tmp_path):
 @pytest.mark.heavy
 def test_a_run_directory_that_cannot_be_one(tmp_path):
     (tmp_path / "run").write_text("I am a file")
-    options = ("--run-dir", str(tmp_path / "run"), "--host-maddrs", "/ip4/127.0.0.1/tcp/0")
+    listen = ("--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0")
+    options = ("--run-dir", str(tmp_path / "run"), *listen)
     assert_fails(run("coordinator", "run", str(DEMO), *options), 2, "--run-dir")
     assert (tmp_path / "run").read_text() == "I am a file"
 

@@ -6,7 +6,13 @@ import socket
 
 import pytest
 
-from swarm.addresses import parse_address, require_port_free, require_reachable, split_addresses
+from swarm.addresses import (
+    parse_address,
+    require_port_free,
+    require_reachable,
+    require_valid_maddrs,
+    split_addresses,
+)
 from swarm.errors import BadInput, OperationFailed
 from swarm.identity import Identity
 
@@ -55,8 +61,41 @@ def test_a_port_in_use_is_named():
 
 
 @pytest.mark.parametrize(
-    "text", ["127.0.0.1:8", "/ip4/127.0.0.1/tcp/99999", "/ip4/127.0.0.1/tcp/x", "/dns/x/tcp/1"]
+    "text",
+    [
+        *("127.0.0.1:8", "/ip4/127.0.0.1/tcp/99999", "/ip4/127.0.0.1/tcp/x", "/dns/x/tcp/1"),
+        *("/ip4/localhost/tcp/0", "/ip4/127.0.0.1", "", "/"),
+    ],
 )
 def test_a_wrong_listening_address_is_bad_input(text):
-    with pytest.raises(BadInput, match=r"expected e\.g\."):
+    for check in (require_port_free, lambda texts: require_valid_maddrs(texts, [])):
+        with pytest.raises(BadInput, match=r"expected e\.g\. \S+ for --host-maddrs"):
+            check([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "everywhere"),
+    [("/ip4/203.0.113.7/tcp/0", "/ip4/0.0.0.0/tcp/0"), ("/ip6/2001:db8::7/tcp/0", "/ip6/::/tcp/0")],
+)
+def test_to_listen_on_the_address_of_a_router_is_told_what_to_do_instead(text, everywhere):
+    host = text.split("/")[2]
+    words = f"{host}, which is not an address of this machine: give --host-maddrs {everywhere}, and {host} to"
+    with pytest.raises(BadInput, match=words):
         require_port_free([text])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("banana", "203.0.113.7:31337", "", "/", "/ip4/203.0.113.7", "/ip4/203.0.113.7/tcp/x"),
+        *("/ip4/203.0.113.7/tcp/0", f"/ip4/203.0.113.7/tcp/31337/p2p/{PEER_ID}", "/ip4/otter/tcp/31337"),
+    ],
+)
+def test_what_cannot_be_announced_is_bad_input(text):
+    with pytest.raises(BadInput, match=r"is not an address to announce: expected e\.g\. /ip4/"):
+        require_valid_maddrs(["/ip4/0.0.0.0/tcp/31337"], ["/ip4/203.0.113.7/tcp/31337", text])
+
+
+def test_names_and_other_protocols_can_be_announced():
+    addresses = ["/dns4/otter.example.org/tcp/31337", "/ip6/2001:db8::7/tcp/1", "/ip4/203.0.113.7/udp/1/quic"]
+    require_valid_maddrs([], addresses)

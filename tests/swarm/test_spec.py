@@ -78,6 +78,40 @@ def test_every_key_says_what_it_means(section):
     assert explained == keys
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("model", "hidden_size"),
+        ("data", "vocab_size"),
+        ("training", "micro_batch_size"),
+        ("averaging", "matchmaking_time"),
+        ("local_steps", "batch_size"),
+        ("leases", "expiration"),
+        ("checkpoints", "keep_every"),
+    ],
+)
+def test_a_typo_in_any_section_is_told_with_what_was_meant(section, key):
+    typo = key.replace("_", "", 1) if "_" in key else key[:-1]
+    with pytest.raises(BadInput, match=f"unknown key `{section}.{typo}`: did you mean `{key}`"):
+        parse_spec({"name": "x", section: {typo: 10}}, origin="run.toml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("training", "learning_rate"),
+        ("training", "max_grad_norm"),
+        ("averaging", "allreduce_timeout"),
+        ("leases", "expiration"),
+        ("checkpoints", "timeout"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_value_without_end_is_refused(section, key, value):
+    with pytest.raises(BadInput, match=f"`{section}.{key}`: Input should be a finite number"):
+        parse_spec({"name": "x", section: {key: value}}, origin="run.toml")
+
+
 def test_a_missing_spec_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         load_spec(tmp_path / "none.toml")
