@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from coordinator.cli import app
-from swarm.cli_support import exit_code_of
+from data_prep.command_line import exit_code_of
 
 LISTEN = ("--host-maddrs", "/ip4/127.0.0.1/tcp/0", "--dashboard", "127.0.0.1:0")
 LOCAL = (*LISTEN, "--with-local-peer", "--local-peer-options")

@@ -89,7 +89,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(program: tuple[str, ...], tmp_
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if not line.startswith("reading ")]

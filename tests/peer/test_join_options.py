@@ -9,8 +9,8 @@ import sys
 import pytest
 from typer.main import get_command
 
+from data_prep.command_line import exit_code_of
 from peer.cli import app
-from swarm.cli_support import exit_code_of
 from swarm.identity import Identity
 from tests.scenarios.swarm_under_test import ROOT
 
