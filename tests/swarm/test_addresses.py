@@ -14,9 +14,8 @@ from swarm.addresses import (
     split_addresses,
 )
 from swarm.errors import BadInput, OperationFailed
-from swarm.identity import Identity
 
-PEER_ID = Identity.generate().peer_id
+PEER_ID = "12D3KooWG9DaPB5sH3RFnT4Kht2wKYZVEvTrNupE56jrniD45v4H"
 
 
 def address(port: int) -> str:
