@@ -48,20 +48,30 @@ if __name__ == "__main__":
 DEADLINE = 20.0
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+@contextlib.contextmanager
+def running(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program in a process group of its own, which ends with the context."""
     process = subprocess.Popen(
-        [sys.executable, "-c", NODE, str(tmp_path / "identity.key")],
+        [sys.executable, "-c", code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         start_new_session=True,
     )
-    yield process
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with running(NODE, str(tmp_path / "identity.key")) as process:
+        yield process
 
 
 def daemon_of(dht: int) -> int:
@@ -93,19 +103,8 @@ def test_the_daemon_hears_nothing_of_signals_to_our_group_and_dies_with_us(
 
 @pytest.fixture
 def parent() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    yield process
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with running(PARENT) as process:
+        yield process
 
 
 def test_who_loses_a_process_of_its_own_ends_and_says_so(parent: subprocess.Popen[str]) -> None:
