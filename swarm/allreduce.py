@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
@@ -138,12 +139,15 @@ class GuardedReducer(TensorPartReducer):
 
 class SteadfastAllReduce(AllReduceRunner):
     """One all-reduce in one group, in place; waits for a silent member `sender_timeout` at most, whatever it is silent
-    about. Iterating over it yields nothing, and ends when everything is in the tensors.
+    about. Iterating over it yields nothing, and ends when everything is in the tensors. Raises `AllreduceException`,
+    with what every member has sent and returned, when nothing at all goes on for longer than members may be silent.
 
     :param limits: what others may send and return
     :param parts_on_their_way: to each reducer at a time
     :param robust: whether our share is reduced by centred clipping
     """
+
+    tensor_part_reducer: TensorPartReducer
 
     def __init__(self, *, limits: RoundLimits, parts_on_their_way: int, robust: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -153,6 +157,8 @@ class SteadfastAllReduce(AllReduceRunner):
         self._parts = [[part for part, _info in parts] for parts in container._input_parts_by_peer]
         own_size = size_of([part for parts in self._parts for part in parts])
         self._guard = PartGuard(limits, own_size, self.weight)
+        # the one that ours replaces would complain that nothing came
+        self.tensor_part_reducer.finished.set()
         self.tensor_part_reducer = GuardedReducer(
             self.parts_for_local_averaging,
             self._guard,
@@ -162,6 +168,9 @@ class SteadfastAllReduce(AllReduceRunner):
             robust,
         )
         self._room = [asyncio.Semaphore(parts_on_their_way) for _peer in self.ordered_peer_ids]
+        # without any part: a sender may be silent, and a reducer that waits for it longer
+        self._patience = self.sender_timeout + self.reducer_timeout
+        self._last_progress = time.monotonic()
         self._register = container.register_processed_part
         container.register_processed_part = self._take_over_if_it_fits
         container.iterate_output_tensors = self._until_all_parts_came
@@ -182,6 +191,7 @@ class SteadfastAllReduce(AllReduceRunner):
         elif fits:
             self._parts[peer_index][part_index].add_(part)
         self._register(peer_index, part_index, _NOTHING)
+        self._last_progress = time.monotonic()
         self._room[peer_index].release()
 
     async def _until_all_parts_came(self) -> AsyncIterator[torch.Tensor]:
@@ -190,17 +200,32 @@ class SteadfastAllReduce(AllReduceRunner):
             available = container._output_part_available[peer_index]
             while container._outputs_registered_by_peer[peer_index] < expected:
                 available.clear()
-                await available.wait()
+                await wait_at_most(self._patience, available.wait())
                 if container.finished.is_set():
                     raise AllreduceException("the all-reduce was ended before all parts had come")
+                if time.monotonic() - self._last_progress > self._patience:
+                    raise AllreduceException(f"nothing came for {self._patience:.0f} s: {self._progress()}")
         return
         yield  # hivemind wants a stream
+
+    def _progress(self) -> str:
+        """Parts that came from every member, and those that came back from it, of how many."""
+        container, reducer = self.tensor_part_container, self.tensor_part_reducer
+        sent = dict(zip(self.sender_peer_ids, reducer.num_parts_received, strict=True))
+        returned = zip(container._outputs_registered_by_peer, container.num_parts_by_peer, strict=True)
+        return ", ".join(
+            f"{'we' if peer == self.peer_id else peer} sent {sent.get(peer, 0)} of {reducer.num_parts} and "
+            f"returned {came} of {expected}"
+            for peer, (came, expected) in zip(self.ordered_peer_ids, returned, strict=True)
+        )
 
     async def _generate_input_for_peer(self, peer_index: int) -> AsyncIterator[averaging_pb2.AveragingData]:
         """Our values for a reducer; when enough are on their way, the next when one has come back, or after a while."""
         async for part in super()._generate_input_for_peer(peer_index):
             # who reduces nothing is sent nothing back before all of its parts have come
-            if not self.should_delay_results(self.peer_id):
+            if self.should_delay_results(self.peer_id):
+                self._last_progress = time.monotonic()
+            else:
                 await wait_at_most(ROOM_SECONDS, self._room[peer_index].acquire())
             yield part
 

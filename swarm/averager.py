@@ -44,6 +44,7 @@ from hivemind.utils.asyncio import achain, anext, as_aiter
 
 from model.host_allocator import keep_freed_memory
 from swarm.allreduce import SteadfastAllReduce, part_bytes, parts_on_their_way
+from swarm.closing import until_receiver_closes
 from swarm.codecs import SMALL_TENSOR_VALUES, compression_for
 from swarm.dht import TiedDHT
 from swarm.gate import Gate
@@ -396,6 +397,8 @@ class SwarmAverager(StateSharing):
             return
         async for message in super().rpc_join_group(request, context):
             yield message
+        # the last word is that the group begins: a follower that misses it would be waited for by all others
+        await until_receiver_closes()
 
     async def rpc_aggregate_part(
         self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext

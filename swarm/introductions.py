@@ -94,7 +94,9 @@ def introduce(dht: hivemind.DHT, book: AddressBook, ping: Sequence[str]) -> None
 
 async def _introduce(book: AddressBook, ping: Sequence[str], _dht: hivemind.DHT, node: DHTNode) -> None:
     """Runs in the DHT process."""
-    connected = {str(peer.peer_id) for peer in await node.p2p.list_peers()}
+    # with a deadline: of a task that waits for the daemon alone the event loop has no reference, and Python drops it
+    listed = await asyncio.wait_for(node.p2p.list_peers(), CONNECT_TIMEOUT_SECONDS)
+    connected = {str(peer.peer_id) for peer in listed}
     strangers = [peer for peer in book if peer not in connected and peer != str(node.peer_id)]
     strangers = random.sample(strangers, min(len(strangers), MAX_CONNECTING))
     await asyncio.gather(*(_connect(node, peer, book[peer]) for peer in strangers), return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -69,6 +70,9 @@ class StandInMicroBatches:
 def main() -> None:
     """Obey: join, and when told so make the steps and say what they took."""
     torch.set_num_threads(1)
+    # a round that failed makes a row that is not like others
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s")
+    logging.getLogger("peer.global_step").setLevel(logging.INFO)
     setup = hear()
     peer = BarePeer(RunSpec.model_validate_json(setup["spec"]), setup["folder"], setup["initial_peers"])
     peer.averager.bandwidth = min(setup["megabits"], FAST_ENOUGH_MEGABITS)

@@ -1,15 +1,17 @@
-"""The reducer of an all-reduce: when a sender dies in the middle, and when one sends what cannot be."""
+"""An all-reduce: when a sender dies in the middle, when one sends what cannot be, and when nothing goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hivemind.averaging.partition import BannedException
+from hivemind.averaging.partition import AllreduceException, BannedException
+from hivemind.p2p import PeerID, ServicerBase
 
-from swarm.allreduce import GuardedReducer
+from swarm.allreduce import GuardedReducer, SteadfastAllReduce
 from swarm.guard import PartGuard, RoundLimits
 from swarm.rounds import RoundKind
 
@@ -148,3 +150,34 @@ def test_a_minority_cannot_steer_a_robust_average():
         return (await asyncio.wait_for(asyncio.gather(*map(reducer.send, range(4), parts)), timeout=5))[0]
 
     assert torch.allclose(asyncio.run(scenario()), OWN, atol=0.1)
+
+
+class Stuck(SteadfastAllReduce):
+    """With a member that is neither silent nor gone, and sends nothing."""
+
+    async def _communicate_with_peer(self, peer_id: PeerID) -> None:
+        await asyncio.Event().wait()
+
+
+def test_an_exchange_in_which_nothing_goes_on_ends_and_says_what_is_missing():
+    async def scenario() -> None:
+        ourselves, other = PeerID(b"we"), PeerID(b"other")
+        runner = Stuck(
+            limits=RoundLimits(RoundKind.GRADIENTS),
+            parts_on_their_way=4,
+            p2p=SimpleNamespace(peer_id=ourselves),
+            servicer_type=ServicerBase,
+            prefix="run",
+            group_id=b"group",
+            tensors=[OWN.clone()],
+            ordered_peer_ids=[ourselves, other],
+            peer_fractions=(0.5, 0.5),
+            weight=1.0,
+            sender_timeout=0.1,
+            reducer_timeout=0.2,
+        )
+        async for _nothing in runner:
+            pass
+
+    with pytest.raises(AllreduceException, match=r"nothing came for .*: we sent 0 of 1 .*, \S+ sent 0 of 1 "):
+        asyncio.run(asyncio.wait_for(scenario(), timeout=10))
