@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coordinator import control_pb2_grpc
 from coordinator.control_service import MAX_WATCHERS, SERVICE, ControlService, TokenCheck
+from coordinator.health_check import SteadyHealth
 from coordinator.host_port import bind, parse_host_port
 from swarm.errors import BadInput, OperationFailed
 
@@ -77,7 +78,7 @@ class ControlServer:
 
     def __init__(self, service: ControlService, token: str, place: str, tls: Tls | None = None):
         self._host, port = parse_host_port(place, "--control")
-        self._service, self._health = service, health.HealthServicer()
+        self._service = service
         strangers, owners = (
             ThreadPoolExecutor(MAX_WATCHERS + CALLS_BESIDE_WATCHERS, thread_name_prefix=name)
             for name in ("control-open", "control")
@@ -89,7 +90,7 @@ class ControlServer:
             options=[("grpc.so_reuseport", 0)],
         )
         control_pb2_grpc.add_ControlServicer_to_server(service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(SteadyHealth([SERVICE]), self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self._port = self._bind(port, tls)
@@ -105,12 +106,9 @@ class ControlServer:
     def start(self) -> None:
         """Begin to answer."""
         self._server.start()
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """End all streams; calls in progress get a moment."""
-        self._health.enter_graceful_shutdown()
         self._service.stopping.set()
         stopped: threading.Event = self._server.stop(STOP_SECONDS)
         stopped.wait(2 * STOP_SECONDS)

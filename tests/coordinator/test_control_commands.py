@@ -280,6 +280,25 @@ def test_health_is_told_to_everybody_and_its_streams_hold_no_threads(tmp_path):
         assert api.GetRun(control_pb2.GetRunRequest(), timeout=30).run_id == "test"
 
 
+def test_watchers_of_health_that_come_and_go_hold_nobody_up(tmp_path):
+    wanted = health_pb2.HealthCheckRequest(service=SERVICE)
+    with serving(tmp_path) as (channel, api):
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        going = watch(wanted, timeout=60)
+        for _ in range(200):
+            next(going)
+            coming = watch(wanted, timeout=60)
+            going.cancel()
+            going = coming
+        assert next(going).status == health_pb2.HealthCheckResponse.SERVING
+        assert api.GetRun(control_pb2.GetRunRequest(), timeout=30).run_id == "test"
+        with pytest.raises(grpc.RpcError) as unknown:
+            health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service="another"), timeout=30
+            )
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_over_tls(tmp_path, capsys):
     certificate, key = make_certificate(tmp_path)
     tls = Tls(certificate, key)
